@@ -1,0 +1,1 @@
+"""What is kept: rows in a database (``db``, ``tables``, ``repos``) and bytes in a blob store (``blobs``)."""
