@@ -8,6 +8,8 @@ from pathlib import Path
 from tunesmith.core.errors import InvalidRequest
 
 PREFIX = "TUNESMITH_"
+CLIENT_VARIABLES = {"TUNESMITH_API_KEY", "TUNESMITH_BASE_URL"}
+"""What the command line reads to find its server."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +77,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     for variable, text in environ.items():
         if not variable.startswith(PREFIX) or text == "":
             continue
-        if variable not in known and variable != "TUNESMITH_API_KEY" and variable != "TUNESMITH_BASE_URL":
+        if variable not in known and variable not in CLIENT_VARIABLES:
             raise InvalidRequest(
                 f"There is no setting {variable}.", mend="docs/reference/settings.md lists every setting."
             )
