@@ -160,7 +160,10 @@ class S3Blobs:
 
     def open(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         size = self.size(key)
-        return self._stream(key, start, size if end is None else min(end, size))
+        last = size if end is None else min(end, size)
+        # Some servers answer a range over everything with a whole reply, which obstore refuses: ask for no range.
+        options = None if (start, last) == (0, size) else {"range": (start, last)}
+        return iter(()) if start >= last else self._stream(key, options)
 
     def size(self, key: str) -> int:
         try:
@@ -177,10 +180,7 @@ class S3Blobs:
     def delete(self, key: str) -> None:
         _delete_object(self._obstore, self._store, _checked(key))
 
-    def _stream(self, key: str, start: int, end: int) -> Iterator[bytes]:
-        if start >= end:
-            return
-        options = {"range": (start, end)}
+    def _stream(self, key: str, options: dict[str, tuple[int, int]] | None) -> Iterator[bytes]:
         for chunk in self._obstore.get(self._store, key, options=options).stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(chunk)
 
