@@ -161,9 +161,9 @@ class S3Blobs:
     def open(self, key: str, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         size = self.size(key)
         last = size if end is None else min(end, size)
-        # Some servers answer a range over everything with a whole reply, which obstore refuses: ask for no range.
-        options = None if (start, last) == (0, size) else {"range": (start, last)}
-        return iter(()) if start >= last else self._stream(key, options)
+        if start >= last:
+            return iter(())
+        return self._stream(key) if (start, last) == (0, size) else self._stream_range(key, start, last)
 
     def size(self, key: str) -> int:
         try:
@@ -180,9 +180,17 @@ class S3Blobs:
     def delete(self, key: str) -> None:
         _delete_object(self._obstore, self._store, _checked(key))
 
-    def _stream(self, key: str, options: dict[str, tuple[int, int]] | None) -> Iterator[bytes]:
-        for chunk in self._obstore.get(self._store, key, options=options).stream(min_chunk_size=CHUNK_BYTES):
+    def _stream(self, key: str) -> Iterator[bytes]:
+        for chunk in self._obstore.get(self._store, key).stream(min_chunk_size=CHUNK_BYTES):
             yield bytes(chunk)
+
+    def _stream_range(self, key: str, start: int, end: int) -> Iterator[bytes]:
+        try:
+            reply = self._obstore.get(self._store, key, options={"range": (start, end)})
+        except self._obstore.exceptions.GenericError:
+            # Some servers (rclone) send a range with status 200, which obstore refuses: read all and cut.
+            return _cut(self._stream(key), start, end)
+        return (bytes(chunk) for chunk in reply.stream(min_chunk_size=CHUNK_BYTES))
 
 
 class S3BlobWriter:
@@ -237,6 +245,15 @@ def _read_range(path: Path, start: int, end: int | None) -> Iterator[bytes]:
         while left > 0 and (data := file.read(min(CHUNK_BYTES, left))):
             left -= len(data)
             yield data
+
+
+def _cut(pieces: Iterator[bytes], start: int, end: int) -> Iterator[bytes]:
+    position = 0
+    for piece in pieces:
+        yield piece[max(start - position, 0) : max(end - position, 0)]
+        position += len(piece)
+        if position >= end:
+            return
 
 
 def _write_whole(to: Path, pieces: Iterator[bytes]) -> None:
