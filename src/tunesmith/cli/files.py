@@ -1,0 +1,117 @@
+"""``tunesmith files``: upload, list, show, delete, content."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, Parameter
+
+from tunesmith.cli import show
+from tunesmith.cli.client import Client
+from tunesmith.cli.objects import FileObject, Page
+from tunesmith.core.settings import load_settings
+
+app = App(name="files", help="Upload, list, read and delete data files.")
+
+
+@app.command
+def upload(path: Path, *, purpose: str = "fine-tune", as_json: show.AsJson = False) -> None:
+    """Upload a file, for instance JSONL with one chat a line.
+
+    Parameters
+    ----------
+    path
+        The file to send.
+    purpose
+        What it is for.
+    """
+    with Client.from_settings(load_settings()) as client:
+        show.answer(client.upload_file(path, purpose), as_json, _show_file)
+
+
+@app.command(name="list")
+def list_files(
+    *, purpose: str | None = None, limit: int = 100, after: str | None = None, as_json: show.AsJson = False
+) -> None:
+    """List files, newest first.
+
+    Parameters
+    ----------
+    purpose
+        Only files for this purpose.
+    limit
+        At most this many.
+    after
+        Go on after this file's id.
+    """
+    with Client.from_settings(load_settings()) as client:
+        show.answer(client.list_files(purpose, limit, after), as_json, _show_page)
+
+
+@app.command(name="show")
+def show_file(file_id: str, *, as_json: show.AsJson = False) -> None:
+    """Show one file's particulars.
+
+    Parameters
+    ----------
+    file_id
+        For instance file-abc.
+    """
+    with Client.from_settings(load_settings()) as client:
+        show.answer(client.retrieve_file(file_id), as_json, _show_file)
+
+
+@app.command
+def delete(file_id: str, *, as_json: show.AsJson = False) -> None:
+    """Delete a file.
+
+    Parameters
+    ----------
+    file_id
+        For instance file-abc.
+    """
+    with Client.from_settings(load_settings()) as client:
+        show.answer(client.delete_file(file_id), as_json, lambda gone: show.line(f"Deleted {gone.id}"))
+
+
+@app.command
+def content(file_id: str, *, output: Annotated[Path | None, Parameter(alias="-o")] = None) -> None:
+    """Print a file's content, byte for byte.
+
+    Parameters
+    ----------
+    file_id
+        For instance file-abc.
+    output
+        Write to this path instead.
+    """
+    with Client.from_settings(load_settings()) as client:
+        pieces = client.stream_content(file_id)
+        first = next(pieces, b"")  # an unknown file fails here, before anything is opened for writing
+        with output.open("wb") if output else open(sys.stdout.fileno(), "wb", closefd=False) as sink:
+            sink.write(first)
+            for piece in pieces:
+                sink.write(piece)
+
+
+def _show_file(file: FileObject) -> None:
+    show.fields(
+        [
+            ("id", file.id),
+            ("filename", file.filename),
+            ("purpose", file.purpose),
+            ("size", show.size(file.bytes)),
+            ("status", file.status),
+            ("created", show.moment(file.created_at)),
+        ]
+    )
+
+
+def _show_page(page: Page[FileObject]) -> None:
+    rows = [
+        (file.id, file.filename, file.purpose, show.size(file.bytes), show.moment(file.created_at) or "")
+        for file in page.data
+    ]
+    show.table(("id", "filename", "purpose", "size", "created"), rows)
+    if page.has_more:
+        show.note(f"There are more: tunesmith files list --after {page.data[-1].id}")
