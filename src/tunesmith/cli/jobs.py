@@ -29,6 +29,8 @@ def create(
     metadata: Annotated[list[str] | None, Parameter(consume_multiple=True)] = None,
     validation_split: float | None = None,
     training: Literal["lora", "full"] | None = None,
+    lora_r: int | None = None,
+    learning_rate: float | None = None,
     watch: bool = False,
     as_json: show.AsJson = False,
 ) -> int:
@@ -58,6 +60,10 @@ def create(
         Hold out this share of the training rows, where there is no validation file.
     training
         Train an adapter, or all weights.
+    lora_r
+        The adapter's rank.
+    learning_rate
+        The learning rate itself, in place of the multiplier.
     watch
         Follow the job until it ends.
     """
@@ -66,7 +72,12 @@ def create(
         "batch_size": batch_size,
         "learning_rate_multiplier": learning_rate_multiplier,
     }
-    extra = {"validation_split": validation_split, "training": training}
+    extra = {
+        "validation_split": validation_split,
+        "training": training,
+        "lora_r": lora_r,
+        "learning_rate": learning_rate,
+    }
     with Client.from_settings(load_settings()) as client:
         body: Document = {
             "model": model,
