@@ -1,0 +1,75 @@
+"""The application: its parts put together, and their life from start to stop."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
+
+from tunesmith import __version__
+from tunesmith.api import health
+from tunesmith.api.chat.call import engines_http
+from tunesmith.api.deps import Services
+from tunesmith.api.errors import add_error_handlers
+from tunesmith.api.gate import Gate
+from tunesmith.api.keys import KeyCheck, make_first_key
+from tunesmith.api.openai import chat, files, jobs, models
+from tunesmith.core.settings import Settings
+from tunesmith.jobs.service import JobService
+from tunesmith.jobs.supervisor import Supervisor
+from tunesmith.serving.registry import Registry
+from tunesmith.serving.router import Router
+from tunesmith.store.blobs import make_blobs
+from tunesmith.store.db import Database
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application. Nothing is opened before its lifespan starts.
+
+    While it runs, ``app.state.first_key`` holds the text of the first API key if this start made it, else None. There
+    is no CORS: browsers of other origins are kept out.
+    """
+    app = FastAPI(title="Tunesmith", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)
+    app.state.settings = settings
+    app.state.first_key = None
+    app.add_middleware(Gate, settings=settings)
+    add_error_handlers(app)
+    for part in (health, files, jobs, models, chat):
+        app.include_router(part.router)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    settings: Settings = app.state.settings
+    services = await run_in_threadpool(_open, settings)
+    app.state.first_key = await run_in_threadpool(make_first_key, services.database)
+    app.state.doorkeeper = KeyCheck(services.database)
+    app.state.services = services
+    supervisor = Supervisor(settings, services.database, services.blobs)
+    supervisor.start()
+    try:
+        await services.router.start()
+        yield
+    finally:
+        await services.router.stop()
+        await services.engines_http.aclose()
+        await run_in_threadpool(supervisor.stop)
+        services.database.close()
+
+
+def _open(settings: Settings) -> Services:
+    settings.home.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.resolved_database_url)
+    database.migrate()
+    blobs = make_blobs(settings)
+    registry = Registry(settings, database)
+    return Services(
+        settings=settings,
+        database=database,
+        blobs=blobs,
+        jobs=JobService(settings, database, blobs),
+        registry=registry,
+        router=Router(settings, registry),
+        engines_http=engines_http(),
+    )

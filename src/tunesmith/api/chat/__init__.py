@@ -1,0 +1,1 @@
+"""From a chat request to an engine and back: payload, call, answer."""

@@ -1,0 +1,104 @@
+"""What an engine is sent for a chat request. Roles and contents become what a chat template takes, by the same rules as
+for training rows (``data.formats``): a model must be asked in the form in which it was taught."""
+
+from typing import Any
+
+from tunesmith.api.wire.chat import ChatRequest, Message
+from tunesmith.core.errors import InvalidRequest
+
+# llama.cpp takes seeds of 32 bits, and the largest of them for "any".
+SEEDS = 2**32 - 1
+TEMPLATE_ROLES = {"developer": "system", "function": "tool"}
+PASSED_ON = (
+    "temperature",
+    "top_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "tools",
+    "tool_choice",
+    "parallel_tool_calls",
+    "response_format",
+)
+
+
+def require_consistent(request: ChatRequest) -> None:
+    """Raises InvalidRequest for fields that contradict one another."""
+    if request.top_logprobs is not None and not request.logprobs:
+        raise _contradiction("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
+    if request.stream_options is not None and not request.stream:
+        raise _contradiction("'stream_options' needs 'stream' to be true.", "stream_options")
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise _contradiction(message, "max_tokens")
+
+
+def engine_payload(request: ChatRequest, choice: int) -> dict[str, Any]:
+    """The JSON for one choice. Every choice is a request of its own: a seed must not give n equal answers, and the
+    engine counts the tokens of one choice only."""
+    payload: dict[str, Any] = {
+        "messages": [_template_message(message, index) for index, message in enumerate(request.messages)],
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    for name in PASSED_ON:
+        value = getattr(request, name)
+        if value is not None:
+            payload[name] = value
+    max_tokens = request.max_completion_tokens or request.max_tokens
+    if max_tokens is not None:
+        payload["max_tokens"] = max_tokens
+    if request.stop:
+        payload["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
+    if request.seed is not None:
+        payload["seed"] = (request.seed + choice) % SEEDS
+    if request.logprobs:
+        # An engine that is asked for none of the likeliest tokens leaves out the chosen one too.
+        payload |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs or 0)}
+    return payload
+
+
+def _contradiction(message: str, param: str) -> InvalidRequest:
+    return InvalidRequest(message, param=param, code="invalid_parameter_combination")
+
+
+def _template_message(message: Message, index: int) -> dict[str, Any]:
+    extra = message.model_extra or {}
+    out: dict[str, Any] = {
+        "role": TEMPLATE_ROLES.get(message.role, message.role),
+        "content": _text(message, index),
+    }
+    calls = extra.get("tool_calls") or []
+    if extra.get("function_call"):
+        calls = [*calls, {"id": "call_0", "function": extra["function_call"], "type": "function"}]
+    if calls:
+        out["tool_calls"] = calls
+    for name in ("tool_call_id", "name"):
+        if extra.get(name) is not None:
+            out[name] = extra[name]
+    if message.content is None and not calls:
+        raise InvalidRequest(
+            f"Invalid value for 'content': expected a string, got null in messages[{index}].",
+            param=f"messages[{index}].content",
+            code="invalid_type",
+        )
+    return out
+
+
+def _text(message: Message, index: int) -> str:
+    """The content as one string; text parts stand one after the other."""
+    if not isinstance(message.content, list):
+        return message.content or ""
+    return "".join(_part_text(part, f"messages[{index}].content[{at}]") for at, part in enumerate(message.content))
+
+
+def _part_text(part: dict[str, Any], where: str) -> str:
+    key = "refusal" if part.get("type") == "refusal" else "text"
+    text = part.get(key)
+    if part.get("type") not in ("text", "refusal") or not isinstance(text, str):
+        raise InvalidRequest(
+            f"Invalid value for '{where}': this server's models read parts of the type 'text' only.",
+            param=where,
+            code="invalid_value",
+        )
+    return text

@@ -1,0 +1,34 @@
+"""What the endpoints work with: the services of this process, made once by the lifespan."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+import httpx
+from fastapi import Depends, Request
+
+from tunesmith.core.settings import Settings
+from tunesmith.jobs.service import JobService
+from tunesmith.serving.registry import Registry
+from tunesmith.serving.router import Router
+from tunesmith.store.blobs import BlobStore
+from tunesmith.store.db import Database
+
+
+@dataclass(frozen=True)
+class Services:
+    settings: Settings
+    database: Database
+    blobs: BlobStore
+    jobs: JobService
+    registry: Registry
+    router: Router
+    engines_http: httpx.AsyncClient
+    """Talks to the engines: child processes on the loopback interface."""
+
+
+def _services(request: Request) -> Services:
+    services: Services = request.app.state.services
+    return services
+
+
+ServicesDep = Annotated[Services, Depends(_services)]
