@@ -1,7 +1,7 @@
 """Make train.jsonl, validation.jsonl and heldout.jsonl from phrases.toml: always the same bytes.
 
 Every row is one customer's message and the house's line for it, for instance
-``KESTREL-4 | red | desk Ash | Hold fast, help is near.`` The incident decides the code and the desk; what the customer
+``CINDER-4 | red | desk Ash | Hold fast.`` The incident decides the code and the desk; what the customer
 says about haste decides the colour and the house phrase. An incident belongs to one file only.
 """
 

@@ -19,7 +19,7 @@ def chat(
     max_tokens: int | None = None,
     as_json: show.AsJson = False,
 ) -> None:
-    """Talk to a model. With a message it answers once; without one it is a conversation (Ctrl-D ends it).
+    """Ask once, or hold a conversation.
 
     Parameters
     ----------

@@ -41,10 +41,7 @@ class Report(msgspec.Struct, frozen=True):
 
 
 def doctor(*, as_json: show.AsJson = False) -> int:
-    """Check Python, torch, memory, disk, engines, the model store, the database and the server.
-
-    The exit status is 1 when something must be mended before Tunesmith can work.
-    """
+    """Run every check and show the findings; returns 1 when one of them is a failure, else 0."""
     settings = load_settings()
     findings = [check(settings) for check in CHECKS]
     report = Report(all(finding.verdict != "fail" for finding in findings), findings)

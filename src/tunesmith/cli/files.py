@@ -11,7 +11,7 @@ from tunesmith.cli.client import Client
 from tunesmith.cli.objects import FileObject, Page
 from tunesmith.core.settings import load_settings
 
-app = App(name="files", help="Upload, list, read and delete data files.")
+app = App(name="files", help="Upload, list, read and delete data files.", default_parameter=Parameter(negative=()))
 
 
 @app.command

@@ -12,7 +12,7 @@ from tunesmith.cli.watch import watch_job
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import load_settings
 
-app = App(name="jobs", help="Create, watch and steer fine-tuning jobs.")
+app = App(name="jobs", help="Create, watch and steer fine-tuning jobs.", default_parameter=Parameter(negative=()))
 
 
 @app.command

@@ -18,12 +18,25 @@ app = App(
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
-app.command("tunesmith.cli.serve:serve", help="Start the server: API, training and chat.")
-app.command("tunesmith.cli.doctor:doctor", help="Check this machine and say what to do.")
+app.command(
+    "tunesmith.cli.serve:serve",
+    help="Start the server: API, training and chat.\n\n"
+    "The first start fetches the embedded base model and prints the first API key. Ctrl-C stops the server; training "
+    "jobs that are running go on, and the next server follows them.",
+)
+app.command(
+    "tunesmith.cli.doctor:doctor",
+    help="Check this machine and say what to do.\n\n"
+    "Looks at Python, torch, memory, disk, home, engine, models, database and server. The exit status is 1 when "
+    "something must be mended before Tunesmith can work.",
+)
 app.command("tunesmith.cli.files:app", name="files", help="Upload, list, read and delete data files.")
 app.command("tunesmith.cli.jobs:app", name="jobs", help="Create, watch and steer fine-tuning jobs.")
 app.command("tunesmith.cli.models:app", name="models", help="List, fetch and delete models.")
-app.command("tunesmith.cli.chat:chat", help="Talk to a model.")
+app.command(
+    "tunesmith.cli.chat:chat",
+    help="Talk to a model.\n\nWith a message it answers once; without one it is a conversation, which Ctrl-D ends.",
+)
 
 
 def main() -> None:

@@ -1,13 +1,13 @@
 """``tunesmith models``: list, show, delete, pull."""
 
-from cyclopts import App
+from cyclopts import App, Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
 from tunesmith.cli.objects import Model, Page
 from tunesmith.core.settings import load_settings
 
-app = App(name="models", help="List, fetch and delete models.")
+app = App(name="models", help="List, fetch and delete models.", default_parameter=Parameter(negative=()))
 
 
 @app.command(name="list")

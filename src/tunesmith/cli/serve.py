@@ -17,7 +17,7 @@ STREAMS_END_WITHIN_S = 5
 
 
 def serve(*, host: str | None = None, port: int | None = None) -> None:
-    """Start the server. Ctrl-C stops it; training jobs that are running go on.
+    """Start the server and return when it has stopped. Raises Unavailable when the address is taken.
 
     Parameters
     ----------
