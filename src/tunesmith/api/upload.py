@@ -159,8 +159,8 @@ class FirstLine:
         if len(self._line) > FIRST_LINE_BYTES:
             return
         try:
-            is_object = isinstance(json.loads(self.text), dict)
-        except ValueError:
+            is_object = isinstance(json.loads(self.text.decode("utf-8")), dict)
+        except (ValueError, RecursionError):
             is_object = False
         if not is_object:
             shown = json.dumps(self.text[:6].decode("utf-8", "replace"), ensure_ascii=False)[1:-1]

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from tunesmith.api.chat.call import opened_stream
 from tunesmith.api.chat.collect import CollectedChoice, shown_logprobs
-from tunesmith.api.chat.payload import engine_payload
+from tunesmith.api.chat.payload import engine_payloads
 from tunesmith.api.deps import Services
 from tunesmith.api.errors import sse_error
 from tunesmith.api.wire.chat import ChatCompletion, ChatRequest, Choice, Chunk, ChunkChoice, Usage, sum_usage
@@ -24,17 +24,19 @@ from tunesmith.core.ids import new_id
 from tunesmith.serving.engines.base import Engine
 
 FIRST_DELTA = msgspec.Raw(b'{"role":"assistant","content":"","refusal":null}')
+Payload = dict[str, Any]
 T = TypeVar("T")
 
 _encode = msgspec.json.Encoder().encode
 
 
 class ChatAnswer(Response):
-    """Leases the engine, asks it, sends what it says."""
+    """Leases the engine, asks it, sends what it says. Making it raises InvalidRequest for what no engine can answer."""
 
     def __init__(self, services: Services, request: ChatRequest):
         self._services = services
         self._request = request
+        self._payloads = engine_payloads(request)
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -44,7 +46,7 @@ class ChatAnswer(Response):
         try:
             async with self._services.router.lease(self._request.model) as engine:
                 talk = _Talk(self._services, self._request, engine, outlet)
-                await (talk.stream() if self._request.stream else talk.complete())
+                await (talk.stream(self._payloads) if self._request.stream else talk.complete(self._payloads))
         except TunesmithError as error:
             if not outlet.is_started:
                 raise
@@ -78,8 +80,8 @@ class _Talk:
         self._id = new_id("chatcmpl-", 29)
         self._created = unix_now_s()
 
-    async def complete(self) -> None:
-        collected = await _all([self._collect(index) for index in range(self._request.num_choices)])
+    async def complete(self, payloads: list[Payload]) -> None:
+        collected = await _all([self._collect(index, payload) for index, payload in enumerate(payloads)])
         completion = ChatCompletion(
             id=self._id,
             created=self._created,
@@ -92,23 +94,23 @@ class _Talk:
         await self._outlet.start(b"application/json", (b"content-length", str(len(body)).encode()))
         await self._outlet.send(body, more=False)
 
-    async def stream(self) -> None:
+    async def stream(self, payloads: list[Payload]) -> None:
         """Each event goes out as it comes."""
-        usages = await _all([self._relay(index) for index in range(self._request.num_choices)])
+        usages = await _all([self._relay(index, payload) for index, payload in enumerate(payloads)])
         if self._request.wants_usage:
             await self._send_chunk([], sum_usage(usages))
         await self._outlet.send(b"data: [DONE]\n\n", more=False)
 
-    async def _collect(self, index: int) -> tuple[Choice, Usage]:
+    async def _collect(self, index: int, payload: Payload) -> tuple[Choice, Usage]:
         collected = CollectedChoice(index, self._request)
-        async with opened_stream(self._http, self._engine, engine_payload(self._request, index)) as chunks:
+        async with opened_stream(self._http, self._engine, payload) as chunks:
             await collected.take(chunks)
         assert collected.usage is not None, "the stream ends with the usage, or raises"
         return collected.choice, collected.usage
 
-    async def _relay(self, index: int) -> Usage:
+    async def _relay(self, index: int, payload: Payload) -> Usage:
         is_first = True
-        async with opened_stream(self._http, self._engine, engine_payload(self._request, index)) as chunks:
+        async with opened_stream(self._http, self._engine, payload) as chunks:
             async for chunk in chunks:
                 for piece in chunk.choices:
                     # The engine's first event names the role; OpenAI's also has an empty content.

@@ -22,20 +22,19 @@ PASSED_ON = (
 )
 
 
-def require_consistent(request: ChatRequest) -> None:
-    """Raises InvalidRequest for fields that contradict one another."""
-    if request.top_logprobs is not None and not request.logprobs:
-        raise _contradiction("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
-    if request.stream_options is not None and not request.stream:
-        raise _contradiction("'stream_options' needs 'stream' to be true.", "stream_options")
-    if request.max_tokens is not None and request.max_completion_tokens is not None:
-        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
-        raise _contradiction(message, "max_tokens")
+def engine_payloads(request: ChatRequest) -> list[dict[str, Any]]:
+    """The JSON for each choice. Raises InvalidRequest for messages that no chat template takes.
+
+    Every choice is a request of its own: the engine would take no more of them at once than it has places for chats.
+    """
+    _require_consistent(request)
+    common = _common(request)
+    if request.seed is None:
+        return [common] * request.num_choices
+    return [common | {"seed": (request.seed + choice) % SEEDS} for choice in range(request.num_choices)]
 
 
-def engine_payload(request: ChatRequest, choice: int) -> dict[str, Any]:
-    """The JSON for one choice. Every choice is a request of its own: a seed must not give n equal answers, and the
-    engine counts the tokens of one choice only."""
+def _common(request: ChatRequest) -> dict[str, Any]:
     payload: dict[str, Any] = {
         "messages": [_template_message(message, index) for index, message in enumerate(request.messages)],
         "stream": True,
@@ -50,12 +49,21 @@ def engine_payload(request: ChatRequest, choice: int) -> dict[str, Any]:
         payload["max_tokens"] = max_tokens
     if request.stop:
         payload["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
-    if request.seed is not None:
-        payload["seed"] = (request.seed + choice) % SEEDS
     if request.logprobs:
         # An engine that is asked for none of the likeliest tokens leaves out the chosen one too.
         payload |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs or 0)}
     return payload
+
+
+def _require_consistent(request: ChatRequest) -> None:
+    """Raises InvalidRequest for fields that contradict one another."""
+    if request.top_logprobs is not None and not request.logprobs:
+        raise _contradiction("'top_logprobs' needs 'logprobs' to be true.", "top_logprobs")
+    if request.stream_options is not None and not request.stream:
+        raise _contradiction("'stream_options' needs 'stream' to be true.", "stream_options")
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        message = "Setting 'max_tokens' and 'max_completion_tokens' at the same time is not supported."
+        raise _contradiction(message, "max_tokens")
 
 
 def _contradiction(message: str, param: str) -> InvalidRequest:

@@ -33,7 +33,7 @@ def create_job(body: CreateJob, services: ServicesDep) -> Job:
         suffix=body.suffix,
         seed=body.seed,
         metadata=body.metadata,
-        extra=body.tunesmith.model_dump(exclude_none=True) if body.tunesmith else {},
+        extra=body.tunesmith or {},
     )
     return _shown(services, services.jobs.create(request))
 

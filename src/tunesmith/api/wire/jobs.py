@@ -31,17 +31,6 @@ class Method(RequestBody):
     reinforcement: dict[str, Any] | None = None
 
 
-class TunesmithOptions(RequestBody):
-    """The extra body ``tunesmith``: what OpenAI's API has no word for."""
-
-    validation_split: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the training rows held out when there is no validation file."""
-    training: Literal["lora", "full"] | None = None
-    lora_r: Annotated[int, Field(ge=1, le=512)] | None = None
-    lora_alpha: Annotated[float, Field(gt=0)] | None = None
-    learning_rate: Annotated[float, Field(gt=0, le=1)] | None = None
-
-
 class CreateJob(RequestBody):
     """POST /v1/fine_tuning/jobs."""
 
@@ -55,7 +44,8 @@ class CreateJob(RequestBody):
     seed: Annotated[int, Field(ge=0, le=2_147_483_647)] | None = None
     metadata: Metadata | None = None
     integrations: list[dict[str, Any]] | None = None
-    tunesmith: TunesmithOptions | None = None
+    tunesmith: dict[str, Any] | None = None
+    """What OpenAI's API has no word for; ``jobs.request.JobExtra`` says what it may hold."""
 
     @property
     def supervised(self) -> Hyperparameters:
