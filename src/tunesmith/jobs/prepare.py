@@ -37,7 +37,7 @@ def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path |
     run_dir.path.mkdir(parents=True, exist_ok=True)
     base = _base_model(settings, job.base_model)
     extra = _resolved_extra(parse_extra(job.extra), start_dir)
-    tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id))
+    tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), start_dir)
     limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
 
     _fetch(blobs, job.training_file, run_dir.train_path, "training_file")

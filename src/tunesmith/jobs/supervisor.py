@@ -69,6 +69,7 @@ class Supervisor:
 
     def look(self) -> None:
         """One round: renew leases, claim what waits, see to every job once."""
+        self._launcher.reap()
         self._attempt("renew the leases", self._renew)
         self._attempt("claim jobs", self._claim)
         for job_id in list(self._job_ids):

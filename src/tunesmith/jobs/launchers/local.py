@@ -66,9 +66,16 @@ class LocalLauncher:
             except ProcessLookupError:
                 continue
 
+    def reap(self) -> None:
+        """Take the exit status of every child that has ended, so that none stays a zombie."""
+        for child in self._children.values():
+            child.poll()
+
     def forget(self, run_dir: Path) -> None:
-        """The run has ended: no child of it is remembered."""
-        self._children.pop(run_dir, None)
+        """The run has ended for us. A child that still runs is kept, to be reaped when it ends."""
+        child = self._children.get(run_dir)
+        if child is not None and child.poll() is not None:
+            del self._children[run_dir]
 
     def _find(self, run_dir: Path) -> list[int]:
         """Process ids of leaders of sessions that run this launcher's command on ``run_dir``."""
