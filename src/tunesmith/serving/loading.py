@@ -2,22 +2,22 @@
 
 import asyncio
 import sys
-from pathlib import Path
 
 import msgspec
 
+from tunesmith.catalog.fetch import GGUF_FILE
 from tunesmith.core.errors import Unavailable
 from tunesmith.core.settings import Settings
 from tunesmith.serving.engines.llama_cpp import EngineOptions, LlamaCppProcess, num_threads_or_all, start_llama_cpp
 from tunesmith.serving.export import ServedFiles, served_files
 from tunesmith.serving.parity import certify
-from tunesmith.serving.registry import GGUF_FILE, ServedModel
+from tunesmith.serving.registry import ServedModel
 
 DEFAULT_CONTEXT_TOKENS = 4096
 OVERHEAD_BYTES = 150 * 2**20
 """Compute buffers and the child's Python, measured with SmolLM2-135M."""
 
-CHAT_TEMPLATE_FILE = "chat_template.jinja"
+EXPORTER = "tunesmith.serving.export"
 
 
 async def load_engine(settings: Settings, model: ServedModel) -> LlamaCppProcess:
@@ -46,7 +46,7 @@ def context_tokens(settings: Settings, model: ServedModel) -> int:
 def expected_bytes(settings: Settings, model: ServedModel) -> int:
     """About how much memory an engine of this model takes: weights, keys and values of every chat, overhead.
 
-    Weights are counted as 8.5 bits a parameter (Q8_0), or as the base's file where that is larger.
+    Weights are counted as twice the base's file, since a merged model is written with 8 bits where the base may have 4.
     """
     config = msgspec.json.decode((model.base_dir / "config.json").read_bytes())
     num_kv_heads = int(config.get("num_key_value_heads", config["num_attention_heads"]))
@@ -55,3 +55,36 @@ def expected_bytes(settings: Settings, model: ServedModel) -> int:
     kv_bytes = bytes_per_token * context_tokens(settings, model) * settings.engine_parallel
     weight_bytes = (model.base_dir / GGUF_FILE).stat().st_size
     return 2 * weight_bytes + kv_bytes + OVERHEAD_BYTES
+
+
+async def _files(model: ServedModel) -> ServedFiles:
+    files = await asyncio.to_thread(served_files, model.base_dir, model.checkpoint_dir)
+    if not files.is_there:
+        await _export(model)
+    return files
+
+
+async def _export(model: ServedModel) -> None:
+    """Merge in a child process; a cancelled caller ends it, and nothing half-made is left."""
+    command = [sys.executable, "-m", EXPORTER, str(model.base_dir), str(model.checkpoint_dir)]
+    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    try:
+        _, messages = await process.communicate()
+    except asyncio.CancelledError:
+        process.terminate()
+        raise
+    if process.returncode != 0:
+        lines = messages.decode(errors="replace").splitlines() or ["no message"]
+        raise Unavailable(f"`{model.name}` could not be made ready: {lines[-1]}", code="export_failed", param="model")
+
+
+def _options(settings: Settings, model: ServedModel, files: ServedFiles) -> EngineOptions:
+    return EngineOptions(
+        gguf_path=files.gguf_path,
+        chat_template=files.chat_template,
+        context_tokens=context_tokens(settings, model),
+        num_parallel=settings.engine_parallel,
+        num_threads=num_threads_or_all(settings.engine_threads),
+        log_path=settings.home / "logs" / f"engine-{model.fingerprint}.log",
+        start_timeout_s=settings.engine_start_timeout_s,
+    )

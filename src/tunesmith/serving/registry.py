@@ -5,22 +5,22 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from tunesmith.catalog.fetch import GGUF_FILE, sha256_of
 from tunesmith.catalog.models import BaseModel, base_dir, find_base_model, is_installed
 from tunesmith.core.errors import NotFound, Unavailable
 from tunesmith.core.settings import Settings
 from tunesmith.store.db import Database
 from tunesmith.store.repos.models import ModelRepo
 
-GGUF_FILE = "model.gguf"
-
 
 @dataclass(frozen=True)
 class ServedModel:
     """A model that can answer. ``checkpoint_dir`` is None for a base model.
 
-    ``fingerprint`` is ``fp_`` and the first 12 hexadecimal digits of the SHA-256 of the weights: of the base's GGUF file
-    for a base model, of the text ``<base sha256>:<checkpoint sha256>`` for a tuned one, where the second is the SHA-256 of
-    the adapter's (or full model's) safetensors file. Equal weights have equal fingerprints, under whatever name.
+    ``fingerprint`` is ``fp_`` and the first 12 hexadecimal digits of the SHA-256 of the weights: of the base's GGUF
+    file for a base model, of the text ``<base sha256>:<checkpoint sha256>`` for a tuned one, where the second is the
+    SHA-256 of the adapter's (or full model's) safetensors file. Equal weights have equal fingerprints, under whatever
+    name.
     """
 
     name: str
@@ -42,9 +42,9 @@ class Registry:
     def resolve(self, name: str) -> ServedModel:
         """The model with this name, a base model's alias included; its ``name`` is then the base model's own.
 
-        Raises NotFound (``model_not_found``) for an unknown or deleted name, and Unavailable (``model_not_installed``)
-        for a base model whose files are not on this machine. Blocks: one read of the database, and once for each base model
-        a pass over its file for the hash.
+        Raises NotFound (``model_not_found``) for an unknown or deleted name, and Unavailable
+        (``model_not_installed``) for a base model whose files are not on this machine. Blocks: one read of the
+        database, and once for each base model a pass over its file for the hash.
         """
         base = find_base_model(self._settings, name)
         return self._base(base) if base is not None else self._tuned(name)
@@ -109,5 +109,4 @@ def _base_sha256(folder: Path) -> str:
 
 @lru_cache(maxsize=64)
 def _sha256_of_version(path: Path, _num_bytes: int, _mtime_ns: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path)

@@ -56,7 +56,7 @@ class Router:
         self._settings = settings
         self._registry = registry
         self._loaded: dict[str, _Loaded] = {}
-        self._freed = asyncio.Condition()
+        self._released = asyncio.Event()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -75,8 +75,8 @@ class Router:
         """An engine that answers for ``name``, loaded if need be, and not stopped before the block is left.
 
         Raises NotFound for an unknown name; Unavailable when the model cannot be loaded (``engine_start_failed``,
-        ``parity_failed``) or every engine stays in use (``engines_busy``). An ``httpx.TransportError`` in the block becomes
-        Unavailable as well: ``engine_died`` or ``engine_error``.
+        ``parity_failed``) or every engine stays in use (``engines_busy``). An ``httpx.TransportError`` in the block
+        becomes Unavailable as well: ``engine_died`` or ``engine_error``.
         """
         model = await asyncio.to_thread(self._registry.resolve, name)
         loaded = await self._acquire(model)
@@ -86,7 +86,7 @@ class Router:
         except httpx.TransportError as error:
             raise await _explain(error, process, model) from error
         finally:
-            await self._release(loaded)
+            self._release(loaded)
 
     async def forget(self, name: str) -> None:
         """A model was deleted: end its engine, unless another name uses the same weights."""
@@ -120,19 +120,17 @@ class Router:
         try:
             await asyncio.shield(loaded.loading)
         except BaseException:
-            await self._release(loaded)
+            self._release(loaded)
             raise
         return loaded
 
-    async def _release(self, loaded: _Loaded) -> None:
+    def _release(self, loaded: _Loaded) -> None:
+        """Never waits: in a request whose client has gone, every wait would be cancelled."""
         loaded.num_users -= 1
         loaded.last_used_s = monotonic_s()
         if loaded.is_broken and self._loaded.get(loaded.model.fingerprint) is loaded:
             del self._loaded[loaded.model.fingerprint]
-        elif not loaded.names and loaded.num_users == 0:
-            await self._end(loaded)
-        async with self._freed:
-            self._freed.notify_all()
+        self._released.set()
 
     async def _begin(self, model: ServedModel, deadline_s: float) -> _Loaded | None:
         """Start loading if there is room. None when room had to be made first: look again, much may have changed."""
@@ -152,7 +150,7 @@ class Router:
         """Whether one more engine keeps both limits. The first engine needs only memory enough for itself."""
         if len(self._loaded) >= self._settings.max_engines:
             return False
-        free_after = psutil.virtual_memory().available - expected_bytes(self._settings, model)
+        free_after = int(psutil.virtual_memory().available) - expected_bytes(self._settings, model)
         return free_after >= (self._settings.min_free_memory_bytes if self._loaded else 0)
 
     async def _wait_for_release(self, model: ServedModel, deadline_s: float) -> None:
@@ -163,8 +161,8 @@ class Router:
                 mend="Stop other programs, or lower TUNESMITH_ENGINE_PARALLEL or TUNESMITH_ENGINE_CONTEXT_TOKENS.",
             )
         try:
-            async with self._freed:
-                await asyncio.wait_for(self._freed.wait(), max(0.0, deadline_s - monotonic_s()))
+            self._released.clear()
+            await asyncio.wait_for(self._released.wait(), max(0.0, deadline_s - monotonic_s()))
         except TimeoutError:
             raise Unavailable(
                 f"Every engine is in use, and none became free for `{model.name}`.",
@@ -184,16 +182,22 @@ class Router:
         while True:
             await asyncio.sleep(min(5.0, self._settings.engine_idle_s / 4))
             for loaded in list(self._loaded.values()):
-                if loaded.num_users == 0 and (loaded.is_broken or loaded.idle_s > self._settings.engine_idle_s):
+                if self._is_unwanted(loaded):
                     log.info("The engine of %s is stopped", loaded.model.name)
                     await self._end(loaded)
+
+    def _is_unwanted(self, loaded: _Loaded) -> bool:
+        is_over = loaded.is_broken or not loaded.names or loaded.idle_s > self._settings.engine_idle_s
+        return loaded.num_users == 0 and is_over
 
 
 async def _explain(error: httpx.TransportError, process: LlamaCppProcess, model: ServedModel) -> Unavailable:
     if await process.wait(DEATH_NOTICE_S):
         return Unavailable(f"The engine of `{model.name}` ended.", code="engine_died", mend="Try again.")
     reason = str(error) or type(error).__name__
-    return Unavailable(f"The engine of `{model.name}` does not answer: {reason}.", code="engine_error", mend="Try again.")
+    return Unavailable(
+        f"The engine of `{model.name}` does not answer: {reason}.", code="engine_error", mend="Try again."
+    )
 
 
 def _note_failure(loading: asyncio.Task[LlamaCppProcess]) -> None:

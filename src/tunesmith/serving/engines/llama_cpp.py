@@ -1,6 +1,7 @@
 """The parent's side of a llama.cpp engine: start the child process, know whether it lives, stop it.
 
-What the engine's HTTP interface understands, and where it differs from OpenAI's, is in docs/reference/engine-llama-cpp.md.
+What the engine's HTTP interface understands, and where it differs from OpenAI's, is in
+docs/reference/engine-llama-cpp.md.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import os
 import secrets
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +28,6 @@ class EngineOptions:
     """How an engine is started. ``log_path`` gets llama.cpp's warnings; the child's earlier ones are overwritten."""
 
     gguf_path: Path
-    adapter_path: Path | None
     chat_template: str
     context_tokens: int
     num_parallel: int
@@ -80,8 +81,8 @@ class LlamaCppProcess:
 async def start_llama_cpp(options: EngineOptions) -> LlamaCppProcess:
     """Start a child and wait until it answers.
 
-    Raises Unavailable (``engine_start_failed``) when the model cannot be loaded or takes longer than the time allowed; no
-    process is left behind then, nor when the caller is cancelled.
+    Raises Unavailable (``engine_start_failed``) when the model cannot be loaded or takes longer than the time
+    allowed; no process is left behind then, nor when the caller is cancelled.
     """
     api_key = secrets.token_urlsafe(24)
     process = await _spawn(options.log_path)
@@ -133,7 +134,6 @@ def _config(options: EngineOptions, api_key: str) -> WorkerConfig:
     return WorkerConfig(
         parent_pid=os.getpid(),
         model_path=str(options.gguf_path),
-        adapter_path=None if options.adapter_path is None else str(options.adapter_path),
         chat_template=options.chat_template,
         context_tokens=options.context_tokens,
         num_parallel=options.num_parallel,
@@ -153,10 +153,8 @@ async def _configure(process: asyncio.subprocess.Process, config: WorkerConfig) 
 
 
 def _signal(send: Callable[[], None]) -> None:
-    try:
+    with suppress(ProcessLookupError):  # it may have ended by itself meanwhile
         send()
-    except ProcessLookupError:
-        pass  # it has ended by itself meanwhile
 
 
 def _last_line(path: Path) -> str:

@@ -1,8 +1,9 @@
 """The child process of a llama.cpp engine: ``python -m tunesmith.serving.engines.llama_cpp_worker``.
 
-Reads one line of JSON (``WorkerConfig``) from stdin, loads the model, serves HTTP on a free loopback port, and prints one
-line of JSON (``WorkerReady`` or ``WorkerFailed``) to stdout. It ends when stdin does: the parent holds the other end, so the
-child cannot outlive it, whatever kills the parent. llama.cpp's own messages go to stderr, which the parent sends to a file.
+Reads one line of JSON (``WorkerConfig``) from stdin, loads the model, serves HTTP on a free loopback port, and prints
+one line of JSON (``WorkerReady`` or ``WorkerFailed``) to stdout. It ends when stdin does: the parent holds the other
+end, so the child cannot outlive it, whatever kills the parent. llama.cpp's own messages go to stderr, which the
+parent sends to a file.
 """
 
 import ctypes
@@ -25,7 +26,6 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     parent_pid: int
     model_path: str
-    adapter_path: str | None = None
     chat_template: str
     """Jinja source, the same text that training rendered with."""
     context_tokens: int
@@ -67,8 +67,6 @@ def serve(config: WorkerConfig) -> Any:
 def _params(xllamacpp: Any, config: WorkerConfig) -> Any:
     params = xllamacpp.CommonParams()
     params.model.path = config.model_path
-    if config.adapter_path is not None:
-        params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(config.adapter_path, 1.0)]
     params.chat_template = config.chat_template
     params.use_jinja = True
     params.n_ctx = config.context_tokens * config.num_parallel
