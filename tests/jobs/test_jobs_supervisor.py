@@ -3,10 +3,9 @@
 import os
 import re
 import signal
-import threading
 
 import pytest
-from job_world import World, rows
+from job_world import World, rows, wait_for
 from sqlalchemy import text
 
 from tunesmith.core.errors import Conflict
@@ -285,18 +284,16 @@ def test_a_job_goes_on_from_a_tuned_model(sqlite_world: World) -> None:
     assert re.fullmatch(r"ft:tiny:tunesmith:more:[A-Za-z0-9]{8}", second.fine_tuned_model or "")
 
 
-def test_the_supervisor_outlives_a_database_that_is_away(world: World) -> None:
-    supervisor = world.supervisor
-    supervisor.start()
-    world.look_until(lambda: True)
+def test_the_supervisor_outlives_a_database_that_is_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.supervisor.start()
     with world.database.session() as session:
         session.execute(text("ALTER TABLE jobs RENAME TO jobs_away"))
-    threading.Event().wait(0.3)
+    wait_for(lambda: "Could not claim jobs; trying again." in caplog.text)
     with world.database.session() as session:
         session.execute(text("ALTER TABLE jobs_away RENAME TO jobs"))
     job = world.create()
-    world.look_until(lambda: world.service.get(job.id).status == "succeeded", _Idle())
-    supervisor.stop()
+    wait_for(lambda: world.service.get(job.id).status == "succeeded")
+    world.supervisor.stop()
 
 
 def test_stopping_gives_up_the_leases_and_leaves_the_trainer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -332,13 +329,6 @@ def test_a_supervisor_that_lost_its_lease_writes_nothing_more(world: World, monk
 def test_no_zombies_stay(sqlite_world: World) -> None:
     job = sqlite_world.look_until_status(sqlite_world.create().id, "succeeded")
     assert not _exists(sqlite_world.trainer_pids(job.id)[0])
-
-
-class _Idle:
-    """Stands where a supervisor would be driven, when one drives itself."""
-
-    def look(self) -> None:
-        return
 
 
 def _exists(process_id: int) -> bool:
