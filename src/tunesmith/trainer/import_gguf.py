@@ -12,8 +12,8 @@ from gguf import GGUFReader
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-# transformers reads the vocabulary and the merges but not the pre-tokeniser that the file names, and so joins digits that
-# the model never saw joined. Only names whose ids were checked against the engine's stand here.
+# transformers reads the vocabulary and the merges but not the pre-tokeniser that the file names, and so joins digits
+# that the model never saw joined. Only names whose ids were checked against the engine's stand here.
 PRE_TOKENIZERS = {
     "smollm": lambda: pre_tokenizers.Sequence(
         [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]

@@ -1,0 +1,75 @@
+"""The trainer process: ``python -m tunesmith.trainer RUN_DIR``.
+
+Exit status: 0 when result.json says how the run ended, 75 when another trainer holds the directory, 143 when a signal
+ended it and the same command would go on, else a crash.
+"""
+
+import fcntl
+import os
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+
+from tunesmith.core.errors import TunesmithError
+from tunesmith.core.types import LOCK_FILE, RESULT_FILE, SPEC_FILE, RunError, RunResult, RunSpec, write_json
+
+BUSY, TERMINATED = 75, 143
+
+
+def main(run_dir: Path) -> int:
+    """Run or resume the run in ``run_dir``."""
+    rank = int(os.environ.get("RANK", "0"))
+    with (run_dir / LOCK_FILE).open("w") as lock:
+        try:
+            if rank == 0:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another trainer is at work in {run_dir}", file=sys.stderr)  # noqa: T201
+            return BUSY
+        if (run_dir / RESULT_FILE).exists():
+            return 0
+        spec = msgspec.json.decode((run_dir / SPEC_FILE).read_bytes(), type=RunSpec)
+        result = _run_or_fail(run_dir, spec)
+        if result is None:
+            return TERMINATED
+        if rank == 0:
+            write_json(run_dir / RESULT_FILE, result)
+    return 0
+
+
+def _run_or_fail(run_dir: Path, spec: RunSpec) -> RunResult | None:
+    """The process edge: whatever goes wrong becomes a result that names it."""
+    from tunesmith.trainer.start import start_run
+
+    try:
+        return start_run(run_dir, spec, _signal_flag())
+    except TunesmithError as error:
+        return _failed(error.code or "trainer_error", str(error), error.param)
+    except MemoryError as error:
+        return _out_of_memory(error)
+    except RuntimeError as error:
+        if "allocate memory" in str(error) or "out of memory" in str(error):
+            return _out_of_memory(error)
+        raise
+
+
+def _out_of_memory(error: Exception) -> RunResult:
+    reason = str(error).splitlines()[0] if str(error) else "the machine has no memory left"
+    return _failed("out_of_memory", f"The trainer ran out of memory ({reason}). Use shorter rows or a smaller model.")
+
+
+def _failed(code: str, message: str, param: str | None = None) -> RunResult:
+    return RunResult(status="failed", step=0, trained_tokens=0, error=RunError(code=code, message=message, param=param))
+
+
+def _signal_flag() -> list[bool]:
+    """Becomes non-empty at SIGTERM: the run saves a checkpoint and ends, to be started again."""
+    flag: list[bool] = []
+    signal.signal(signal.SIGTERM, lambda *_: flag.append(True))
+    return flag
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

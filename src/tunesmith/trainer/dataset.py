@@ -1,0 +1,72 @@
+"""The rows of a run as token sequences, read by the same code that checked them."""
+
+import hashlib
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from tunesmith.core.errors import DataError, TrainerError
+from tunesmith.core.types import RunSpec
+from tunesmith.data.read import read_rows
+from tunesmith.data.tokens import RowTokenizer, TokenSequence
+from tunesmith.trainer import schedule
+
+
+class RunData(msgspec.Struct, frozen=True, kw_only=True):
+    """Training rows (each one or more sequences) and validation sequences."""
+
+    rows: list[list[TokenSequence]]
+    valid: list[TokenSequence]
+
+    @property
+    def num_train_rows(self) -> int:
+        return len(self.rows)
+
+    @property
+    def train(self) -> list[TokenSequence]:
+        return [sequence for row in self.rows for sequence in row]
+
+    def step_sequences(self, step: int, spec: RunSpec) -> list[TokenSequence]:
+        """The sequences of the rows that ``step`` trains on."""
+        chosen = schedule.step_rows(step, num_rows=len(self.rows), batch_size=spec.batch_size, seed=spec.seed)
+        return [sequence for row in chosen for sequence in self.rows[row]]
+
+
+def load_data(spec: RunSpec) -> RunData:
+    """Read the run's files. Raises DataError for a bad or too long row, TrainerError for a file that has changed."""
+    tokenizer = RowTokenizer.from_dir(Path(spec.base_dir))
+    rows = _read(tokenizer, Path(spec.train_path), spec.train_sha256, spec.max_row_tokens)
+    valid: list[list[TokenSequence]] = []
+    if spec.valid_path is not None:
+        valid = _read(tokenizer, Path(spec.valid_path), spec.valid_sha256 or "", spec.max_row_tokens)
+    elif spec.validation_split:
+        rows, valid = _split(rows, spec.validation_split, spec.seed)
+    return RunData(rows=rows, valid=[sequence for row in valid for sequence in row])
+
+
+def num_held_out(num_rows: int, share: float) -> int:
+    """Rows that a validation split takes: at least one, and at least one is left."""
+    return min(num_rows - 1, max(1, round(num_rows * share)))
+
+
+def _split(
+    rows: list[list[TokenSequence]], share: float, seed: int
+) -> tuple[list[list[TokenSequence]], list[list[TokenSequence]]]:
+    order = np.random.default_rng([seed, 2**31]).permutation(len(rows))
+    held_out = {int(row) for row in order[: num_held_out(len(rows), share)]}
+    train = [row for index, row in enumerate(rows) if index not in held_out]
+    return train, [row for index, row in enumerate(rows) if index in held_out]
+
+
+def _read(tokenizer: RowTokenizer, path: Path, sha256: str, max_row_tokens: int) -> list[list[TokenSequence]]:
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+            raise TrainerError(f"{path.name} is not the file that was checked.", code="data_changed")
+    rows = []
+    for line, row in read_rows(path):
+        sequences = tokenizer.encode_row(row, line)
+        if max(len(sequence.token_ids) for sequence in sequences) > max_row_tokens:
+            raise DataError(f"The row has more than {max_row_tokens:,} tokens.", line=line)
+        rows.append(sequences)
+    return rows
