@@ -37,7 +37,7 @@ def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path |
     run_dir.path.mkdir(parents=True, exist_ok=True)
     base = _base_model(settings, job.base_model)
     extra = _resolved_extra(parse_extra(job.extra), start_dir)
-    tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), start_dir)
+    tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id))
     limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
 
     _fetch(blobs, job.training_file, run_dir.train_path, "training_file")
@@ -140,7 +140,7 @@ def _make_spec(
         eval_rows=plan.eval_rows,
         dtype=extra.dtype or settings.trainer_dtype,
         num_threads=settings.trainer_threads,
-        num_train_rows=plan.num_train_rows,
+        num_train_rows=facts.num_rows,
         num_train_tokens=facts.num_tokens,
         total_steps=plan.total_steps,
         reasons=plan.reasons,

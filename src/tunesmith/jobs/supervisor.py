@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
-from tunesmith.core.clock import monotonic_s
+from tunesmith.core.clock import monotonic_s, unix_now_s
 from tunesmith.core.errors import TrainerError, TunesmithError
 from tunesmith.core.log import get_logger
 from tunesmith.core.settings import Settings
@@ -26,6 +26,7 @@ from tunesmith.jobs.record import HeldJob
 from tunesmith.jobs.rundir import RunDir
 from tunesmith.store.blobs import BlobFacts, BlobStore
 from tunesmith.store.db import Database
+from tunesmith.store.expiry import delete_expired_files
 from tunesmith.store.repos.jobs import JobRepo
 from tunesmith.store.repos.models import ModelRepo
 from tunesmith.store.tables import JobRow
@@ -35,6 +36,7 @@ log = get_logger(__name__)
 # A preparation that fails for another reason than the data (a store that is away) is tried this often.
 MAX_PREPARATIONS = 5
 COPY_BYTES = 2**20
+EXPIRY_PERIOD_S = 60.0
 
 
 class LeaseLost(Exception):
@@ -54,6 +56,7 @@ class Supervisor:
         self._preparations: dict[str, Future[Prepared]] = {}
         self._num_preparations: dict[str, int] = {}
         self._renewed_at = monotonic_s()
+        self._expired_at = float("-inf")
         self._is_stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="tunesmith-supervisor", daemon=True)
 
@@ -72,6 +75,7 @@ class Supervisor:
         self._launcher.reap()
         self._attempt("renew the leases", self._renew)
         self._attempt("claim jobs", self._claim)
+        self._attempt("delete expired files", self._delete_expired_files)
         for job_id in list(self._job_ids):
             self._attempt(f"see to {job_id}", lambda job_id=job_id: self._see_to(job_id))  # type: ignore[misc]
 
@@ -109,6 +113,12 @@ class Supervisor:
             log.info("Attending to %s (%s).", job.id, job.status)
             if job.id not in self._job_ids:
                 self._job_ids.append(job.id)
+
+    def _delete_expired_files(self) -> None:
+        if monotonic_s() - self._expired_at < EXPIRY_PERIOD_S:
+            return
+        delete_expired_files(self._database, self._blobs, unix_now_s())
+        self._expired_at = monotonic_s()
 
     def _release_all(self) -> None:
         with self._database.session() as session:

@@ -29,7 +29,7 @@ class LocalLauncher:
 
     def __init__(self, num_threads: int = 0, command: Sequence[str] = TRAINER_COMMAND):
         self._command = tuple(command)
-        self._num_threads = num_threads or len(os.sched_getaffinity(0))
+        self._num_threads = num_threads or _num_cores()
         self._children: dict[Path, subprocess.Popen[bytes]] = {}
 
     def start(self, run_dir: Path) -> None:
@@ -80,16 +80,20 @@ class LocalLauncher:
     def _find(self, run_dir: Path) -> list[int]:
         """Process ids of leaders of sessions that run this launcher's command on ``run_dir``."""
         wanted = [*self._command, str(run_dir)]
-        found = []
-        for process in psutil.process_iter(["cmdline"]):
-            if process.info["cmdline"] == wanted and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process.pid)
-        return found
+        # A zombie has no command line any more.
+        return [process.pid for process in psutil.process_iter(["cmdline"]) if process.info["cmdline"] == wanted]
 
     def _environment(self) -> dict[str, str]:
         environment = {name: value for name, value in os.environ.items() if name not in DROPPED_VARIABLES}
         threads = str(self._num_threads)
         return environment | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, "PYTHONUNBUFFERED": "1"}
+
+
+def _num_cores() -> int:
+    """Cores that this process may use; all of them where the system does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _is_locked(path: Path) -> bool:
