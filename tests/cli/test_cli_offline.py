@@ -120,3 +120,20 @@ def test_serve_says_when_the_port_is_taken(offline: CommandLine) -> None:
     assert f"127.0.0.1:{port}" in done.stderr
     assert "--port" in done.stderr
     assert done.stdout == ""
+
+
+def test_serve_says_when_its_home_cannot_be_made(offline: CommandLine, tmp_path: Path) -> None:
+    (tmp_path / "a-file").write_text("not a folder")
+    done = offline.run("serve", "--port", "0", TUNESMITH_HOME=str(tmp_path / "a-file" / "home"))
+    assert done.returncode == 1
+    assert str(tmp_path / "a-file") in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_serve_says_when_the_database_does_not_answer(offline: CommandLine) -> None:
+    nobody = "postgresql+psycopg://someone:secret@127.0.0.1:9/none?connect_timeout=2"
+    done = offline.run("serve", "--port", "0", TUNESMITH_DATABASE_URL=nobody)
+    assert done.returncode == 1
+    assert "database does not answer" in done.stderr
+    assert "secret" not in done.stderr
+    assert done.stderr.count("\n") == 1

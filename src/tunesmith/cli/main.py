@@ -58,6 +58,8 @@ def run(arguments: list[str]) -> int:
         # The reader of our output has gone, as in `tunesmith files list | head`; keep the interpreter's exit quiet.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+    except OSError as error:
+        return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), FAILED)
     return status if isinstance(status, int) else 0
 
 

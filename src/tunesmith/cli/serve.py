@@ -30,6 +30,7 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
     listener = _listen(settings)
     settings = replace(settings, port=listener.getsockname()[1])
+    _ask_database(settings)
     _install_embedded_model(settings)
     _run(settings, listener)
     show.line("Stopped. Training jobs that were running go on; the next tunesmith serve follows them.")
@@ -51,6 +52,18 @@ def _listen(settings: Settings) -> socket.socket:
         ) from error
     listener.set_inheritable(True)
     return listener
+
+
+def _ask_database(settings: Settings) -> None:
+    """A database that does not answer is one clear line here; inside the server it would be a trace."""
+    from tunesmith.store.db import Database
+
+    settings.home.mkdir(parents=True, exist_ok=True)
+    database = Database(settings.resolved_database_url)
+    try:
+        database.ping()
+    finally:
+        database.close()
 
 
 def _install_embedded_model(settings: Settings) -> None:
@@ -89,7 +102,10 @@ def _run(settings: Settings, listener: socket.socket) -> None:
     # uvicorn stops at the first of these signals and then raises it again: this handler lets the process end in order.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _already_stopping)
-    asyncio.run(AnnouncingServer(config).serve([listener]))
+    server = AnnouncingServer(config)
+    asyncio.run(server.serve([listener]))
+    if not server.started:
+        raise Unavailable("The server did not start.", code="start_failed", mend="The lines above say why.")
 
 
 def _already_stopping(_number: int, _frame: FrameType | None) -> None:
