@@ -106,7 +106,7 @@ def test_other_purposes_take_any_bytes(api: TestClient) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", ("form", "expected")),
+    ("data", "form", "expected"),
     [
         (b"", {}, ("file", "empty_file")),
         (ROW, {"purpose": "fine-tune-results"}, ("purpose", "invalid_value")),

@@ -1,5 +1,7 @@
 """One live server for all contract tests, the official SDK against it, every response checked."""
 
+import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +9,7 @@ import pytest
 from live_server import LiveServer, live_server
 from official import checking_async_client, checking_client, document
 from openai import AsyncOpenAI, OpenAI
+from openai.types.fine_tuning import FineTuningJob
 
 from tunesmith.catalog.fetch import install_base_model
 from tunesmith.catalog.models import embedded_model
@@ -23,7 +26,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     install_base_model(Settings(home=CACHE), MODEL, print)
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(CACHE / "models")
-    with live_server(home, poll_s=0.1, engine_parallel=2, max_file_bytes=3 * 2**20, organization="acme") as running:
+    with live_server(
+        home, poll_s=0.1, engine_parallel=2, engine_threads=1, max_file_bytes=3 * 2**20, organization="acme"
+    ) as running:
         yield running
 
 
@@ -38,10 +43,43 @@ def async_client(server: LiveServer) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=server.base_url, api_key=server.key, http_client=checking_async_client(), max_retries=0)
 
 
-@pytest.fixture
-def rows() -> list[dict[str, object]]:
-    """Twelve short conversations: enough to train on."""
-    return [
-        {"messages": [{"role": "user", "content": f"code {n}"}, {"role": "assistant", "content": f"Z-{n}"}]}
-        for n in range(12)
-    ]
+def wait_until(client: OpenAI, job_id: str, *statuses: str) -> FineTuningJob:
+    """The job once it has one of these statuses, or has ended."""
+    deadline_s = time.monotonic() + 120
+    while time.monotonic() < deadline_s:
+        job = client.fine_tuning.jobs.retrieve(job_id)
+        if job.status in (*statuses, "succeeded", "failed", "cancelled"):
+            return job
+        time.sleep(0.1)
+    raise AssertionError(f"{job_id} is still {job.status}")
+
+
+def jsonl(count: int) -> bytes:
+    """Short conversations as a training file."""
+    return b"".join(
+        json.dumps(
+            {"messages": [{"role": "user", "content": f"code {n}"}, {"role": "assistant", "content": f"Z-{n}"}]}
+        ).encode()
+        + b"\n"
+        for n in range(count)
+    )
+
+
+@pytest.fixture(scope="session")
+def tuned(client: OpenAI) -> FineTuningJob:
+    """A job that has succeeded: two steps on twelve rows."""
+    training = client.files.create(file=("train.jsonl", jsonl(12)), purpose="fine-tune")
+    validation = client.files.create(file=("valid.jsonl", jsonl(3)), purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model=MODEL,
+        training_file=training.id,
+        validation_file=validation.id,
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 12}}},
+        suffix="codes",
+        seed=3,
+        metadata={"made": "by-tests"},
+        extra_body={"tunesmith": {"lora_r": 4}},
+    )
+    job = wait_until(client, job.id)
+    assert job.status == "succeeded", job.error
+    return job

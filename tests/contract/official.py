@@ -23,16 +23,20 @@ def document() -> dict[str, Any]:
     if not DOCUMENT.exists():
         pytest.skip("OpenAI's openapi.yaml is not there: ../shared/reference/openai/openapi.yaml beside the repository")
     raw = yaml.load(DOCUMENT.read_bytes(), Loader=yaml.CSafeLoader)
-    return {"paths": raw["paths"], "components": {"schemas": _with_nulls(raw["components"]["schemas"])}}
+    return {"paths": raw["paths"], "components": {"schemas": _modern(raw["components"]["schemas"])}}
 
 
-def _with_nulls(node: Any) -> Any:
-    """The document still says ``nullable: true`` in places, which JSON Schema 2020-12 does not know."""
+def _modern(node: Any) -> Any:
+    """The document still has words of OpenAPI 3.0 in places, which JSON Schema 2020-12 does not know or reads otherwise:
+    ``nullable: true``, and ``exclusiveMinimum: true`` beside a minimum."""
     if isinstance(node, list):
-        return [_with_nulls(item) for item in node]
+        return [_modern(item) for item in node]
     if not isinstance(node, dict):
         return node
-    plain = {key: _with_nulls(value) for key, value in node.items() if key != "nullable"}
+    plain = {key: _modern(value) for key, value in node.items() if key != "nullable"}
+    for side in ("inimum", "aximum"):
+        if plain.get(f"exclusiveM{side}") is True:
+            plain[f"exclusiveM{side}"] = plain.pop(f"m{side}")
     return {"anyOf": [plain, {"type": "null"}]} if node.get("nullable") is True else plain
 
 
