@@ -58,6 +58,13 @@ def test_a_real_run_survives_the_death_of_server_and_trainer(real_world: World) 
     real_world.check_no_event_lost_or_twice(job.id)
 
 
+def test_a_real_run_goes_on_from_a_tuned_model(real_world: World) -> None:
+    first = real_world.look_until_status(real_world.create(n_epochs=4).id, "succeeded")
+    second = real_world.create(model=first.fine_tuned_model, training_file=first.training_file, n_epochs=1)
+    real_world.look_until_status(second.id, "succeeded")
+    assert _losses(real_world, second.id)[0] < _losses(real_world, first.id)[0]
+
+
 def test_a_real_run_is_cancelled_paused_and_resumed(real_world: World) -> None:
     job = real_world.create(n_epochs=50, extra={"validation_split": 0.2})
     real_world.look_until_step(job.id, 1)
@@ -71,6 +78,10 @@ def test_a_real_run_is_cancelled_paused_and_resumed(real_world: World) -> None:
     real_world.look_until(lambda: not real_world.service.get(job.id).occupies_machine)
     assert real_world.service.get(job.id).num_restarts == 0
     real_world.check_no_event_lost_or_twice(job.id)
+
+
+def _losses(world: World, job_id: str) -> list[float]:
+    return [event.data["train_loss"] for event in world.events(job_id) if event.type == "metrics"]
 
 
 def _kill_trainer(run_dir: Path) -> None:

@@ -24,7 +24,7 @@ def test_a_job_succeeds_with_the_events_in_their_order(world: World) -> None:
         f"Validating validation file: {job.validation_file}",
     ]
     assert messages[3] == "Files validated, moving job to queued state"
-    assert messages[4].startswith("Plan: 5 epochs (")
+    assert messages[4].startswith("Plan: 25 steps; 5 epochs (20 rows are few")
     assert messages[5:7] == ["Fine-tuning job started", "Loading the model"]
     steps = [message for message in messages if message.startswith("Step ")]
     assert len(steps) == 25
@@ -280,8 +280,21 @@ def test_a_job_goes_on_from_a_tuned_model(sqlite_world: World) -> None:
     assert (second.model, second.base_model) == (first.fine_tuned_model, "tiny")
     second = sqlite_world.look_until_status(second.id, "succeeded")
     spec = (sqlite_world.run_dir(second.id) / "spec.json").read_text()
-    assert str(sqlite_world.run_dir(first.id) / "checkpoints/step-000025") in spec
+    start = sqlite_world.run_dir(second.id) / "start"
+    assert f'"start_adapter_dir": "{start}"' in spec
+    assert (start / "adapter_model.safetensors").read_text() == "weights at 25"
     assert re.fullmatch(r"ft:tiny:tunesmith:more:[A-Za-z0-9]{8}", second.fine_tuned_model or "")
+
+
+def test_a_start_that_was_deleted_before_validation_fails_the_job(sqlite_world: World) -> None:
+    first = sqlite_world.look_until_status(sqlite_world.create().id, "succeeded")
+    second = sqlite_world.create(model=first.fine_tuned_model)
+    with sqlite_world.database.session() as session:
+        ModelRepo(session).delete(first.fine_tuned_model or "")
+    second = sqlite_world.look_until_status(second.id, "failed")
+    assert second.error is not None
+    assert (second.error["code"], second.error["param"]) == ("model_not_available", "model")
+    assert sqlite_world.trainer_pids(second.id) == []
 
 
 def test_the_supervisor_outlives_a_database_that_is_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
@@ -298,7 +311,7 @@ def test_the_supervisor_outlives_a_database_that_is_away(world: World, caplog: p
 
 def test_stopping_gives_up_the_leases_and_leaves_the_trainer(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PROTOCOL_STEP_S", "0.05")
-    job = world.create_long()
+    job = world.create()
     world.look_until_step(job.id, 2)
     world.supervisor.stop()
     assert world.service.get(job.id).lease_owner is None

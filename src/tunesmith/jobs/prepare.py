@@ -1,6 +1,7 @@
 """From a job in ``validating_files`` to a run directory with data and a complete specification."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import msgspec
@@ -13,7 +14,7 @@ from tunesmith.data.check import DatasetFacts, check_training_file
 from tunesmith.data.tokens import RowTokenizer
 from tunesmith.jobs.plan import Plan, PlanInput, make_plan
 from tunesmith.jobs.request import JobExtra, parse_extra
-from tunesmith.jobs.rundir import RunDir, read_lora_shape
+from tunesmith.jobs.rundir import START_FILES, RunDir, read_lora_shape, start_kind
 from tunesmith.store.blobs import BlobStore
 from tunesmith.store.tables import JobRow
 
@@ -30,12 +31,15 @@ class Prepared(msgspec.Struct, frozen=True):
 def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path | None) -> Prepared:
     """Copy the job's files, check every row, plan, and write ``spec.json``. May be done again from the beginning.
 
-    Reads of ``job`` only what never changes. ``start_dir`` is the checkpoint to go on from.
-    Raises ``DataError`` for bad data and ``InvalidRequest`` for a file or model that is no longer there.
+    Reads of ``job`` only what never changes. ``start_dir`` is the folder of the checkpoint to go on from, None when
+    there is none or when it was deleted.
+    Raises ``DataError`` for bad data and ``InvalidRequest`` for a model that is no longer there.
     """
     run_dir = RunDir(settings.home / job.run_dir)
     run_dir.path.mkdir(parents=True, exist_ok=True)
     base = _base_model(settings, job.base_model)
+    if job.start_checkpoint_id is not None:
+        start_dir = _keep_start(job.start_checkpoint_id, start_dir, run_dir)
     extra = _resolved_extra(parse_extra(job.extra), start_dir)
     tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id))
     limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
@@ -69,6 +73,19 @@ def _base_model(settings: Settings, model_id: str) -> BaseModel:
     if base is None:
         raise InvalidRequest(f"The base model {model_id} was removed.", code="model_not_available", param="model")
     return base
+
+
+def _keep_start(name: str, start_dir: Path | None, run_dir: RunDir) -> Path:
+    """Copy the weights that training goes on from: their own run may delete that checkpoint at any time."""
+    if start_dir is None or start_kind(start_dir) is None:
+        raise InvalidRequest(
+            f"The model {name} was deleted before the job began.", code="model_not_available", param="model"
+        )
+    run_dir.start_path.mkdir(exist_ok=True)
+    for file_name in START_FILES:
+        if (start_dir / file_name).exists():
+            shutil.copyfile(start_dir / file_name, run_dir.start_path / file_name)
+    return run_dir.start_path
 
 
 def _resolved_extra(extra: JobExtra, start_dir: Path | None) -> JobExtra:

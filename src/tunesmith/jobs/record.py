@@ -263,8 +263,10 @@ def _dataset_data(prepared: Prepared) -> dict[str, Any]:
 
 def _plan_message(prepared: Prepared) -> str:
     plan = prepared.plan
-    return (
-        f"Plan: {plan.n_epochs} epochs ({plan.reasons['n_epochs']}) batch size {plan.batch_size} "
-        f"({plan.reasons['batch_size']}) learning rate {plan.learning_rate:.2g} ({plan.reasons['learning_rate']}) "
-        f"{plan.total_steps} steps"
-    )
+    numbers = [
+        (f"{plan.n_epochs} epochs", "n_epochs"),
+        (f"batch size {plan.batch_size}", "batch_size"),
+        (f"learning rate {plan.learning_rate:.2g}", "learning_rate"),
+    ]
+    parts = [f"{number} ({plan.reasons[field].rstrip('.')})" for number, field in numbers]
+    return f"Plan: {plan.total_steps} steps; {'; '.join(parts)}"

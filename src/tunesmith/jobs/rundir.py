@@ -29,6 +29,12 @@ from tunesmith.core.types import (
 
 TRAIN_FILE = "train.jsonl"
 VALID_FILE = "valid.jsonl"
+START_DIR = "start"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+FULL_WEIGHTS = "model.safetensors"
+ADAPTER_CONFIG = "adapter_config.json"
+# What training goes on from: the learned weights and their shape.
+START_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, FULL_WEIGHTS, "config.json")
 # Most of events.jsonl that one look takes in; the next look takes the rest.
 MAX_READ_BYTES = 2**20
 LOG_TAIL_BYTES = 4096
@@ -57,6 +63,10 @@ class RunDir:
     @property
     def valid_path(self) -> Path:
         return self.path / VALID_FILE
+
+    @property
+    def start_path(self) -> Path:
+        return self.path / START_DIR
 
     @property
     def results_csv(self) -> Path:
@@ -121,10 +131,10 @@ class RunDir:
 
 def start_kind(checkpoint_dir: Path) -> Literal["lora", "full"] | None:
     """How the weights in a checkpoint's folder were trained; None where there are none."""
-    if (checkpoint_dir / "adapter_model.safetensors").exists():
+    if (checkpoint_dir / ADAPTER_WEIGHTS).exists():
         return "lora"
-    return "full" if (checkpoint_dir / "model.safetensors").exists() else None
+    return "full" if (checkpoint_dir / FULL_WEIGHTS).exists() else None
 
 
 def read_lora_shape(checkpoint_dir: Path) -> LoraShape:
-    return msgspec.json.decode((checkpoint_dir / "adapter_config.json").read_bytes(), type=LoraShape)
+    return msgspec.json.decode((checkpoint_dir / ADAPTER_CONFIG).read_bytes(), type=LoraShape)
