@@ -26,7 +26,26 @@ CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
-WORDS = ["red", "green", "blue", "amber", "owl", "wren", "kestrel", "robin", "one", "two", "three", "four", "open", "close", "move", "claim", "desk", "code"]
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "amber",
+    "owl",
+    "wren",
+    "kestrel",
+    "robin",
+    "one",
+    "two",
+    "three",
+    "four",
+    "open",
+    "close",
+    "move",
+    "claim",
+    "desk",
+    "code",
+]
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 SHAPES: dict[str, type[PreTrainedConfig]] = {
