@@ -26,9 +26,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveServer]:
     install_base_model(Settings(home=CACHE), MODEL, print)
     home = tmp_path_factory.mktemp("home")
     (home / "models").symlink_to(CACHE / "models")
-    with live_server(
-        home, poll_s=0.1, engine_parallel=2, engine_threads=1, max_file_bytes=3 * 2**20, organization="acme"
-    ) as running:
+    settings = {
+        "poll_s": 0.1,
+        "engine_parallel": 2,
+        "engine_threads": 1,
+        "trainer_dtype": "float32",
+        "max_file_bytes": 3 * 2**20,
+        "organization": "acme",
+    }
+    with live_server(home, **settings) as running:
         yield running
 
 

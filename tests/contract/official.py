@@ -27,7 +27,7 @@ def document() -> dict[str, Any]:
 
 
 def _modern(node: Any) -> Any:
-    """The document still has words of OpenAPI 3.0 in places, which JSON Schema 2020-12 does not know or reads otherwise:
+    """The document still has words of OpenAPI 3.0 in places, which JSON Schema 2020-12 knows not or otherwise:
     ``nullable: true``, and ``exclusiveMinimum: true`` beside a minimum."""
     if isinstance(node, list):
         return [_modern(item) for item in node]
