@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import time
+from contextlib import suppress
 
 import pytest
 from job_world import World, wait_for
@@ -41,19 +42,19 @@ def test_a_run_outlives_its_server_and_the_next_server_takes_it_up(
 
 
 def test_servers_and_trainers_killed_at_random_lose_nothing(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PROTOCOL_STEP_S", "0.02")
+    monkeypatch.setenv("PROTOCOL_STEP_S", "0.04")
     dice = random.Random(7)
     job = world.create_long()
-    for _ in range(4):
+    for kills_trainer in (False, True, False):
         with world.server() as server:
-            wait_for(lambda: world.trainer_pids(job.id) or status(world, job.id) == "succeeded")
+            wait_for(lambda: world.trainer_pids(job.id))
             time.sleep(dice.uniform(0.0, 0.4))
             os.kill(server.pid, signal.SIGKILL)
             server.wait()
-    trainer = world.trainer_pids(job.id)[-1]
+        if kills_trainer:
+            with suppress(ProcessLookupError):  # a slow machine may have let it end
+                os.kill(world.trainer_pids(job.id)[-1], signal.SIGKILL)
     with world.server():
-        if status(world, job.id) != "succeeded":
-            os.kill(trainer, signal.SIGKILL)
         wait_for(lambda: status(world, job.id) == "succeeded")
     assert num_steps(world, job.id) == 100
     assert world.service.get(job.id).trained_tokens == 1000
