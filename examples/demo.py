@@ -36,7 +36,7 @@ from tokenizers import Tokenizer
 DATA = Path(__file__).parent / "data"
 BASE_MODEL = "smollm2-135m-instruct"
 SUFFIX = "claims-desk"
-HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 5, "batch_size": 8, "learning_rate_multiplier": 1.0}
+HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 4, "batch_size": 4, "learning_rate_multiplier": 1.0}
 SEED = 1897
 LONGEST_ANSWER_TOKENS = 40
 QUESTIONS_AT_ONCE = 4

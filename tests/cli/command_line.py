@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 TUNESMITH = str(Path(sys.executable).with_name("tunesmith"))
-DEADLINE_S = 120
+DEADLINE_S = 300
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -26,7 +26,9 @@ def serve_process(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServePro
     install_base_model(Settings(home=CACHE), embedded_model().id, print)
     home = tmp_path_factory.mktemp("serve-home")
     (home / "models").symlink_to(CACHE / "models")
-    with ServeProcess(home, TUNESMITH_POLL_S="0.1") as running:
+    # One thread each: two processes with a thread for every core wait for one another on a busy machine.
+    threads = {"TUNESMITH_TRAINER_THREADS": "1", "TUNESMITH_ENGINE_THREADS": "1"}
+    with ServeProcess(home, TUNESMITH_POLL_S="0.1", **threads) as running:
         yield running
 
 

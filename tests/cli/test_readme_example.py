@@ -17,8 +17,8 @@ def test_the_readme_example_runs(
     create, use = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
     create = create.replace("http://127.0.0.1:8321/v1", serve_process.base_url)
     create = create.replace("sk-...", (serve_process.home / "first_key").read_text().strip())
-    create = create.replace('open("examples/data/train.jsonl", "rb")', "training_file")
-    names: dict[str, object] = {"training_file": training_file}
+    create = create.replace("examples/data/train.jsonl", str(training_file))
+    names: dict[str, object] = {}
     exec(create, names)
     client, job = names["client"], names["job"]
     assert isinstance(client, OpenAI)
