@@ -73,14 +73,14 @@ def jsonl(count: int) -> bytes:
 
 @pytest.fixture(scope="session")
 def tuned(client: OpenAI) -> FineTuningJob:
-    """A job that has succeeded: two steps on twelve rows."""
-    training = client.files.create(file=("train.jsonl", jsonl(12)), purpose="fine-tune")
+    """A job that has succeeded: two steps on ten rows."""
+    training = client.files.create(file=("train.jsonl", jsonl(10)), purpose="fine-tune")
     validation = client.files.create(file=("valid.jsonl", jsonl(3)), purpose="fine-tune")
     job = client.fine_tuning.jobs.create(
         model=MODEL,
         training_file=training.id,
         validation_file=validation.id,
-        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 12}}},
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 10}}},
         suffix="codes",
         seed=3,
         metadata={"made": "by-tests"},

@@ -23,7 +23,7 @@ def test_a_job_that_succeeded_has_every_field(tuned: FineTuningJob, client: Open
     assert tuned.finished_at >= tuned.created_at
     assert tuned.trained_tokens
     numbers = tuned.hyperparameters
-    assert (numbers.n_epochs, numbers.batch_size) == (2, 12)
+    assert (numbers.n_epochs, numbers.batch_size) == (2, 10)
     assert isinstance(numbers.learning_rate_multiplier, float | int)
     assert tuned.method is not None
     assert tuned.method.supervised is not None

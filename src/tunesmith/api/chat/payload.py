@@ -8,6 +8,8 @@ from tunesmith.core.errors import InvalidRequest
 
 # llama.cpp takes seeds of 32 bits, and the largest of them for "any".
 SEEDS = 2**32 - 1
+# Penalties count this many of the last tokens. The engine's own word for "the whole context", -1, turns them off.
+PENALTY_TOKENS = 2**15
 TEMPLATE_ROLES = {"developer": "system", "function": "tool"}
 PASSED_ON = (
     "temperature",
@@ -44,6 +46,8 @@ def _common(request: ChatRequest) -> dict[str, Any]:
         value = getattr(request, name)
         if value is not None:
             payload[name] = value
+    if request.presence_penalty or request.frequency_penalty:
+        payload["repeat_last_n"] = PENALTY_TOKENS
     max_tokens = request.max_completion_tokens or request.max_tokens
     if max_tokens is not None:
         payload["max_tokens"] = max_tokens
