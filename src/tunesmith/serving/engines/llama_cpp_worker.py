@@ -61,10 +61,11 @@ def serve(config: WorkerConfig) -> Any:
     """Load the model and start its HTTP server; returns when it answers. Raises RuntimeError if it cannot be loaded."""
     import xllamacpp
 
-    return xllamacpp.Server(_params(xllamacpp, config))
+    return xllamacpp.Server(engine_params(xllamacpp, config))
 
 
-def _params(xllamacpp: Any, config: WorkerConfig) -> Any:
+def engine_params(xllamacpp: Any, config: WorkerConfig) -> Any:
+    """The ``xllamacpp.CommonParams`` that every engine of ours runs with; bench/ starts its bare servers with the same."""
     params = xllamacpp.CommonParams()
     params.model.path = config.model_path
     params.chat_template = config.chat_template
