@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
-NUM_ROWS = {"train": 240, "heldout": 60, "validation": 24}
+NUM_ROWS = {"train": 300, "heldout": 60, "validation": 24}
 
 
 def read(name: str) -> list[list[dict[str, str]]]:
