@@ -297,6 +297,15 @@ def test_a_start_that_was_deleted_before_validation_fails_the_job(sqlite_world: 
     assert sqlite_world.trainer_pids(second.id) == []
 
 
+def test_files_that_cannot_be_read_for_another_reason_fail_the_job_after_some_tries(sqlite_world: World) -> None:
+    job = sqlite_world.create()
+    path = sqlite_world.settings.models_dir / "base" / "tiny" / "tokenizer.json"
+    path.unlink()
+    job = sqlite_world.look_until_status(job.id, "failed")
+    assert job.error is not None
+    assert job.error["code"] == "preparation_failed"
+
+
 def test_the_supervisor_outlives_a_database_that_is_away(world: World, caplog: pytest.LogCaptureFixture) -> None:
     world.supervisor.start()
     with world.database.session() as session:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from tunesmith.core.clock import monotonic_s, unix_now_s
@@ -21,7 +22,8 @@ from tunesmith.core.settings import Settings
 from tunesmith.core.types import RunResult
 from tunesmith.jobs import record
 from tunesmith.jobs.launchers.local import LocalLauncher
-from tunesmith.jobs.prepare import Prepared, describe_failure, prepare
+from tunesmith.jobs.prepare import Prepared, describe_failure
+from tunesmith.jobs.preparer import Preparer
 from tunesmith.jobs.record import HeldJob
 from tunesmith.jobs.rundir import RunDir
 from tunesmith.store.blobs import BlobFacts, BlobStore
@@ -35,6 +37,8 @@ log = get_logger(__name__)
 
 # A preparation that fails for another reason than the data (a store that is away) is tried this often.
 MAX_PREPARATIONS = 5
+# Jobs in validation that one supervisor claims before their turn; more are left to other servers.
+MAX_WAITING = 16
 COPY_BYTES = 2**20
 EXPIRY_PERIOD_S = 60.0
 
@@ -53,8 +57,7 @@ class Supervisor:
         self._blobs = blobs
         self._launcher = launcher or LocalLauncher(settings.trainer_threads)
         self._job_ids: list[str] = []
-        self._preparations: dict[str, Future[Prepared]] = {}
-        self._num_preparations: dict[str, int] = {}
+        self._preparer = Preparer(settings, blobs)
         self._renewed_at = monotonic_s()
         self._expired_at = float("-inf")
         self._is_stopping = threading.Event()
@@ -71,13 +74,18 @@ class Supervisor:
         self._attempt("release the leases", self._release_all)
 
     def look(self) -> None:
-        """One round: renew leases, claim what waits, see to every job once."""
+        """One round: renew leases, see to every job once, claim what waits and see to that too."""
         self._launcher.reap()
         self._attempt("renew the leases", self._renew)
+        known = list(self._job_ids)
+        self._see_to_all(known)
         self._attempt("claim jobs", self._claim)
+        self._see_to_all([job_id for job_id in self._job_ids if job_id not in known])
         self._attempt("delete expired files", self._delete_expired_files)
-        for job_id in list(self._job_ids):
-            self._attempt(f"see to {job_id}", lambda job_id=job_id: self._see_to(job_id))  # type: ignore[misc]
+
+    def _see_to_all(self, job_ids: list[str]) -> None:
+        for job_id in job_ids:
+            self._attempt(f"see to {job_id}", partial(self._see_to, job_id))
 
     def _run(self) -> None:
         while not self._is_stopping.is_set():
@@ -100,7 +108,7 @@ class Supervisor:
         self._job_ids = [job_id for job_id in self._job_ids if job_id in kept]
 
     def _claim(self) -> None:
-        while True:
+        while len(self._job_ids) < self._settings.max_running_jobs + MAX_WAITING:
             with self._database.session() as session:
                 job = JobRepo(session).claim_next(
                     self.owner,
@@ -163,41 +171,23 @@ class Supervisor:
         self._leave(job_id)
 
     def _leave(self, job_id: str) -> None:
-        self._preparations.pop(job_id, None)
-        self._num_preparations.pop(job_id, None)
+        self._preparer.forget(job_id)
         if job_id in self._job_ids:
             self._job_ids.remove(job_id)
         self._launcher.forget(self._settings.runs_dir / job_id)
 
-    # Preparation runs in its own thread: a large file must not keep the other jobs from being watched.
-
     def _prepare(self, job: JobRow) -> None:
-        running = self._preparations.get(job.id)
-        if running is None:
-            if not self._preparations:  # one at a time; the others wait for their turn
-                self._begin_preparation(job)
-        elif running.done():
-            del self._preparations[job.id]
-            self._finish_preparation(job.id, running)
-
-    def _begin_preparation(self, job: JobRow) -> None:
-        start_dir = self._start_dir(job)
-        future: Future[Prepared] = Future()
-        self._preparations[job.id] = future
-
-        def work() -> None:
-            try:
-                future.set_result(prepare(self._settings, self._blobs, job, start_dir))
-            except Exception as error:  # noqa: BLE001  (handed to the supervisor's thread, which judges it)
-                future.set_exception(error)
-
-        # A daemon: a server that is told to stop need not wait for a large file; the next one checks it anew.
-        threading.Thread(target=work, name=f"prepare-{job.id}", daemon=True).start()
+        if self._preparer.has(job.id):
+            done = self._preparer.take(job.id)
+            if done is not None:
+                self._finish_preparation(job.id, done)
+        elif self._preparer.is_idle:
+            self._preparer.begin(job, self._start_dir(job))
 
     def _finish_preparation(self, job_id: str, done: "Future[Prepared]") -> None:
         error = done.exception()
         if error is not None and not isinstance(error, TunesmithError):
-            self._count_preparation(job_id, error)
+            self._count_failure(job_id, error)
             return
         with self._held(job_id) as job:
             if job.row.status != "validating_files":  # cancelled meanwhile
@@ -207,10 +197,12 @@ class Supervisor:
             else:
                 failure = describe_failure(error)
                 record.record_failed(job, failure.code, failure.message, param=failure.param)
+        # The queue is everybody's: whoever has a free place takes the oldest job.
+        self._release(job_id)
 
-    def _count_preparation(self, job_id: str, error: BaseException) -> None:
+    def _count_failure(self, job_id: str, error: BaseException) -> None:
         """Something else than the data is wrong: try again, but not for ever."""
-        tries = self._num_preparations[job_id] = self._num_preparations.get(job_id, 0) + 1
+        tries = self._preparer.count_failure(job_id)
         log.error("Preparing %s failed (%d of %d).", job_id, tries, MAX_PREPARATIONS, exc_info=error)
         if tries >= MAX_PREPARATIONS:
             with self._held(job_id) as job:
