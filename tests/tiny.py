@@ -121,7 +121,7 @@ def _tokenizer() -> Tokenizer:
 
 
 def chat_lines(
-    num_rows: int, *, seed: int = 0, system: str = "You answer with one code word.", turns: int = 1
+    num_rows: int, *, seed: int = 0, system: str = "You answer with one code word.", turns: int = 1, answer: str = ""
 ) -> list[bytes]:
     """Rows that share a system prompt; lengths differ."""
     rng = random.Random(seed)
@@ -130,7 +130,8 @@ def chat_lines(
         messages = [{"role": "system", "content": system}] if system else []
         for _ in range(turns):
             messages.append({"role": "user", "content": " ".join(rng.choices(WORDS, k=rng.randint(1, 9)))})
-            messages.append({"role": "assistant", "content": " ".join(rng.choices(WORDS, k=rng.randint(1, 4)))})
+            said = answer or " ".join(rng.choices(WORDS, k=rng.randint(1, 4)))
+            messages.append({"role": "assistant", "content": said})
         lines.append(msgspec.json.encode({"messages": messages}))
     return lines
 
@@ -140,11 +141,15 @@ def write_lines(path: Path, lines: list[bytes]) -> Path:
     return path
 
 
-def make_run(run_dir: Path, base: Path, *, num_rows: int = 24, num_valid: int = 6, **changes: Any) -> RunSpec:
+def make_run(
+    run_dir: Path, base: Path, *, num_rows: int = 24, num_valid: int = 6, valid_answer: str = "", **changes: Any
+) -> RunSpec:
     """A run directory ready for ``python -m tunesmith.trainer``."""
     run_dir.mkdir(parents=True)
     train = write_lines(run_dir / "train.jsonl", chat_lines(num_rows))
-    valid = write_lines(run_dir / "valid.jsonl", chat_lines(num_valid, seed=1)) if num_valid else None
+    valid = (
+        write_lines(run_dir / "valid.jsonl", chat_lines(num_valid, seed=1, answer=valid_answer)) if num_valid else None
+    )
     values: dict[str, Any] = {
         "job_id": "ftjob-test",
         "base_model": base.name,

@@ -171,14 +171,14 @@ def test_two_processes_give_the_curve_of_one(tiny_base: Path, tmp_path: Path) ->
 
 def test_checkpoints_kept_are_the_best_and_the_last_three(tiny_base: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
-    tiny.make_run(run_dir, tiny_base, n_epochs=40, learning_rate=0.05)  # long enough to overfit
+    tiny.make_run(run_dir, tiny_base, n_epochs=12, learning_rate=0.05, valid_answer="#%@ ~")  # drifts away
     finish(start(run_dir))
     kept = sorted(int(folder.name.removeprefix("step-")) for folder in (run_dir / "checkpoints").iterdir())
     best = result(run_dir).best_step
     metrics = {m.step: m.full_valid_loss for m in lines(run_dir / "metrics.jsonl", MetricLine) if m.full_valid_loss}
     assert best == min(metrics, key=metrics.__getitem__)
-    assert best < 222, "the run was meant to overfit"
-    assert kept == [best, 228, 234, 240]
+    assert best < 60, "the run was meant to drift away from its validation rows"
+    assert kept == [best, 60, 66, 72]
 
 
 def test_full_fine_tuning_learns_and_resumes(tiny_base: Path, tmp_path: Path) -> None:
