@@ -8,7 +8,6 @@ from starlette.concurrency import run_in_threadpool
 
 from tunesmith import __version__
 from tunesmith.api import health
-from tunesmith.api.chat.call import engines_http
 from tunesmith.api.deps import Services
 from tunesmith.api.errors import add_error_handlers
 from tunesmith.api.gate import Gate
@@ -53,7 +52,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await services.router.stop()
-        await services.engines_http.aclose()
         await run_in_threadpool(supervisor.stop)
         services.database.close()
 
@@ -71,5 +69,4 @@ def _open(settings: Settings) -> Services:
         jobs=JobService(settings, database, blobs),
         registry=registry,
         router=Router(settings, registry),
-        engines_http=engines_http(),
     )

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-import httpx
 from fastapi import Depends, Request
 
 from tunesmith.core.settings import Settings
@@ -22,8 +21,6 @@ class Services:
     jobs: JobService
     registry: Registry
     router: Router
-    engines_http: httpx.AsyncClient
-    """Talks to the engines: child processes on the loopback interface."""
 
 
 def _services(request: Request) -> Services:

@@ -45,7 +45,7 @@ class ChatAnswer(Response):
     async def _answer(self, outlet: "_Outlet") -> None:
         try:
             async with self._services.router.lease(self._request.model) as engine:
-                talk = _Talk(self._services, self._request, engine, outlet)
+                talk = _Talk(self._request, engine, outlet)
                 await (talk.stream(self._payloads) if self._request.stream else talk.complete(self._payloads))
         except TunesmithError as error:
             if not outlet.is_started:
@@ -72,8 +72,7 @@ class _Outlet:
 class _Talk:
     """One request to one engine. The choices run side by side."""
 
-    def __init__(self, services: Services, request: ChatRequest, engine: Engine, outlet: _Outlet):
-        self._http = services.engines_http
+    def __init__(self, request: ChatRequest, engine: Engine, outlet: _Outlet):
         self._request = request
         self._engine = engine
         self._outlet = outlet
@@ -103,14 +102,14 @@ class _Talk:
 
     async def _collect(self, index: int, payload: Payload) -> tuple[Choice, Usage]:
         collected = CollectedChoice(index, self._request)
-        async with opened_stream(self._http, self._engine, payload) as chunks:
+        async with opened_stream(self._engine, payload) as chunks:
             await collected.take(chunks)
         assert collected.usage is not None, "the stream ends with the usage, or raises"
         return collected.choice, collected.usage
 
     async def _relay(self, index: int, payload: Payload) -> Usage:
         is_first = True
-        async with opened_stream(self._http, self._engine, payload) as chunks:
+        async with opened_stream(self._engine, payload) as chunks:
             async for chunk in chunks:
                 for piece in chunk.choices:
                     # The engine's first event names the role; OpenAI's also has an empty content.

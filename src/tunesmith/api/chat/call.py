@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import msgspec
 
+from tunesmith.api.chat.connection import EngineResponse, posted
 from tunesmith.api.wire.chat import EngineChunk
 from tunesmith.core.errors import InvalidRequest, TunesmithError, Unavailable
 from tunesmith.serving.engines.base import Engine
@@ -32,35 +32,23 @@ _errors = msgspec.json.Decoder(_ErrorBody)
 _chunks = msgspec.json.Decoder(EngineChunk)
 
 
-def engines_http() -> httpx.AsyncClient:
-    """The client for all engines. Waits as long as they need: a long answer is no fault, and the caller may leave.
-
-    Every request has its own connection, as docs/reference/engine-llama-cpp.md demands.
-    """
-    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-    return httpx.AsyncClient(timeout=httpx.Timeout(None, connect=5.0), limits=limits, trust_env=False)
-
-
 @asynccontextmanager
-async def opened_stream(
-    client: httpx.AsyncClient, engine: Engine, payload: dict[str, Any]
-) -> AsyncIterator[AsyncIterator[EngineChunk]]:
+async def opened_stream(engine: Engine, payload: dict[str, Any]) -> AsyncIterator[AsyncIterator[EngineChunk]]:
     """The engine's chunks as they come, the one with the usage last. Leaving the block stops the engine's work.
 
-    Raises InvalidRequest for what the engine refuses, Unavailable when its answer breaks off.
+    Raises InvalidRequest for what the engine refuses, Unavailable when its answer ends too early.
     """
     body = msgspec.json.encode(payload)
-    headers = {**engine.headers, "content-type": "application/json"}
-    async with client.stream("POST", engine.base_url + PATH, content=body, headers=headers) as response:
-        if response.status_code != 200:
-            raise _engine_error(await response.aread())
+    async with posted(engine.base_url + PATH, engine.headers, body) as response:
+        if response.status != 200:
+            raise _engine_error(await response.body())
         yield _chunks_of(response)
 
 
-async def _chunks_of(response: httpx.Response) -> AsyncIterator[EngineChunk]:
+async def _chunks_of(response: EngineResponse) -> AsyncIterator[EngineChunk]:
     """Decode each ``data:``. Comments, which only keep the connection alive, are left out."""
     rest = b""
-    async for piece in response.aiter_raw():
+    async for piece in response.pieces():
         *events, rest = (rest + piece).split(b"\n\n")
         for event in events:
             if event.startswith(b'data: {"error"'):
