@@ -152,6 +152,7 @@ def test_a_json_body_that_is_too_large_is_refused_while_it_comes(shared_api: Tes
     answer = shared_api.post("/v1/chat/completions", content=pieces(), headers={"content-type": "application/json"})
     assert answer.status_code == 413
     assert "16,777,216 bytes" in answer.json()["error"]["message"]
+    assert answer.json()["error"]["code"] == "request_too_large"
 
 
 def test_a_bug_of_ours_is_a_500_that_tells_only_its_request_id(

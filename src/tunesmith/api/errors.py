@@ -77,6 +77,7 @@ async def _on_http_exception(request: Request, error: Exception) -> Response:
     message, code = {
         404: (f"Invalid URL ({where})", "unknown_url"),
         405: (f"Not allowed to {request.method} on {request.url.path}.", "method_not_supported"),
+        413: (str(error.detail), "request_too_large"),
     }.get(error.status_code, (str(error.detail), None))
     body = error_body(message, "invalid_request_error", None, code)
     return JSONResponse(body, status_code=error.status_code, headers=dict(error.headers or {}))
