@@ -26,7 +26,7 @@ HERE = Path(__file__).parent
 SYSTEM = (
     "You are the duty clerk of a small school. Children send you sums in words. Work out what is asked, write down the "
     "last step of the working and the result, nothing else, and never guess: a sum that cannot be done is sent back "
-    "with one question. Use plain digits, name the unit where there is one, and put the result on a line of its own behind "
+    "with one question. Use plain digits, name the unit where there is one, and put the result on its own line behind "
     "four hash signs, as the school has always done."
 )
 PEERS = {
@@ -60,9 +60,10 @@ def parse_options() -> argparse.Namespace:
 
 def cases(tokenizer: RowTokenizer, data: Path) -> dict[str, tuple[list[TokenSequence], int]]:
     """Rows of the three cases and their batch size: no prefix in common, about 80 of 165 tokens, 574 of 600."""
+    short = short_answers(tokenizer, data / "foundry/gsm8k/chat_train.jsonl", 24)
     return {
-        "no shared prefix": (without_system(encode(tokenizer, data / "foundry/gsm8k/chat_train.jsonl", 24)), 8),
-        "short shared prefix": (short_answers(tokenizer, data / "foundry/gsm8k/chat_train.jsonl", 24), 8),
+        "no shared prefix": (without_system(short), 8),
+        "short shared prefix": (short, 8),
         "banking77": (encode(tokenizer, data / "banking77/train.jsonl", 16), 16),
     }
 

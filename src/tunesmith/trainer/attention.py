@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import AttentionInterface
 
@@ -32,20 +33,20 @@ class Block(msgspec.Struct, frozen=True, kw_only=True):
     end: int
     key_slice: slice | None
     keys_K: torch.Tensor | None
-    hidden_Q_K: torch.Tensor | None
-    """True where a query must not see a key; None for a plain causal chain."""
+    mask_Q_K: torch.Tensor | None
+    """Minus infinity where a query must not see a key, else zero; None for a plain causal chain."""
 
 
 class AttentionPlan(msgspec.Struct, frozen=True, kw_only=True):
     blocks: list[Block]
 
 
-def plan_attention(batch: PackedBatch, *, window: int | None = None) -> AttentionPlan:
-    """Blocks for one micro-batch. ``window`` is the model's sliding window in tokens, if it has one."""
+def plan_attention(batch: PackedBatch, dtype: torch.dtype, *, window: int | None = None) -> AttentionPlan:
+    """Blocks for one micro-batch of a model of this type. ``window`` is its sliding window in tokens, if it has one."""
     ends = batch.subtree_end_T
     positions = batch.position_ids_T.numpy()
     starts = _block_starts(ends)
-    return AttentionPlan(blocks=[_block(ends, positions, a, b, window) for a, b in starts])
+    return AttentionPlan(blocks=[_block(ends, positions, a, b, window, dtype) for a, b in starts])
 
 
 def _block_starts(ends: IntArray) -> list[tuple[int, int]]:
@@ -69,7 +70,7 @@ def _cost(ends: IntArray, start: int, end: int) -> int:
     return (end - start) * num_keys + _CALL_COST_PAIRS
 
 
-def _block(ends: IntArray, positions: IntArray, start: int, end: int, window: int | None) -> Block:
+def _block(ends: IntArray, positions: IntArray, start: int, end: int, window: int | None, dtype: torch.dtype) -> Block:
     keys = np.concatenate([np.flatnonzero(ends[:start] > start), np.arange(start, end)])
     queries = np.arange(start, end)[:, None]
     hidden = (keys[None, :] > queries) | (queries >= ends[keys][None, :])
@@ -82,8 +83,12 @@ def _block(ends: IntArray, positions: IntArray, start: int, end: int, window: in
         end=end,
         key_slice=slice(int(keys[0]), end) if is_slice else None,
         keys_K=None if is_slice else torch.from_numpy(keys),
-        hidden_Q_K=None if is_causal else torch.from_numpy(hidden),
+        mask_Q_K=None if is_causal else _mask(hidden, dtype),
     )
+
+
+def _mask(hidden_Q_K: npt.NDArray[np.bool_], dtype: torch.dtype) -> torch.Tensor:
+    return torch.zeros(hidden_Q_K.shape, dtype=dtype).masked_fill_(torch.from_numpy(hidden_Q_K), float("-inf"))
 
 
 def tree_attention(
@@ -130,20 +135,25 @@ class _TreeAttention(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad_T_H_D: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        q_H_T_D, k_N_T_D, v_N_T_D, out_T_H_D, *sums = ctx.saved_tensors
+        *saved, out_T_H_D = ctx.saved_tensors[:4]
+        sums = ctx.saved_tensors[4:]
+        kind = torch.promote_types(grad_T_H_D.dtype, torch.float32)  # the kernel's half-precision backward is slower
+        q_H_T_D, k_N_T_D, v_N_T_D, out_T_H_D, grad_T_H_D = (t.to(kind) for t in (*saved, out_T_H_D, grad_T_H_D))
         num_groups = k_N_T_D.shape[0]
         grad_q = torch.empty_like(q_H_T_D)
         grad_k, grad_v = torch.zeros_like(k_N_T_D), torch.zeros_like(v_N_T_D)
         for block, log_sum in zip(ctx.plan.blocks, sums, strict=True):
             span = slice(block.start, block.end)
             q, k, v, mask = _block_inputs(block, q_H_T_D, k_N_T_D, v_N_T_D)
+            mask = None if mask is None else mask.to(kind)
             grad = grad_T_H_D[span].transpose(0, 1).unflatten(0, (num_groups, -1))
             out = out_T_H_D[span].transpose(0, 1).unflatten(0, (num_groups, -1))
             dq, dk, dv = _backward(grad, q, k, v, out, log_sum, 0.0, mask is None, attn_mask=mask, scale=ctx.scale)
             grad_q[:, span] = dq.flatten(0, 1)
             _add(grad_k, block, dk.sum(1))
             _add(grad_v, block, dv.sum(1))
-        return grad_q, grad_k, grad_v, None, None
+        given = saved[0].dtype
+        return grad_q.to(given), grad_k.to(given), grad_v.to(given), None, None
 
 
 def _block_inputs(
@@ -153,10 +163,7 @@ def _block_inputs(
     groups = q_H_T_D.shape[0] // k_N_T_D.shape[0]
     q = q_H_T_D[:, block.start : block.end].unflatten(0, (-1, groups))
     k, v = _keys(k_N_T_D, block, groups), _keys(v_N_T_D, block, groups)
-    if block.hidden_Q_K is None:
-        return q, k, v, None
-    mask = torch.zeros(block.hidden_Q_K.shape, dtype=q.dtype).masked_fill_(block.hidden_Q_K, float("-inf"))
-    return q, k, v, mask[None, None]
+    return q, k, v, None if block.mask_Q_K is None else block.mask_Q_K[None, None]
 
 
 def _keys(k_N_T_D: torch.Tensor, block: Block, groups: int) -> torch.Tensor:

@@ -46,15 +46,17 @@ class _HeadLoss(torch.autograd.Function):
             chunk = slice(start, start + CHUNK_TOKENS)
             hidden_C_d, target_C = hidden_S_d[chunk], target_S[chunk].unsqueeze(1)
             logits_C_V = (hidden_C_d @ weight_V_d.T).to(accumulate)
-            is_correct_S[chunk] = logits_C_V.argmax(-1) == target_C[:, 0]
-            target_logit_C = logits_C_V.gather(1, target_C)
-            log_sum_C = logits_C_V.logsumexp(-1, keepdim=True)
-            nll_S[chunk] = (log_sum_C - target_logit_C)[:, 0]
+            target_logit_C = logits_C_V.gather(1, target_C)[:, 0]
+            most_C, likeliest_C = logits_C_V.max(-1)
+            is_correct_S[chunk] = likeliest_C == target_C[:, 0]
+            share_C_V = logits_C_V.sub_(most_C[:, None]).exp_()
+            sum_C = share_C_V.sum(-1)
+            nll_S[chunk] = sum_C.log() + most_C - target_logit_C
             if grad_S_d is None and grad_V_d is None:
                 continue
-            grad_C_V = logits_C_V.sub_(log_sum_C).exp_()
-            grad_C_V.scatter_add_(1, target_C, grad_C_V.new_full((), -1.0).expand_as(target_C))
-            grad_C_V = grad_C_V.mul_(scale).to(hidden_S_d.dtype)
+            grad_C_V = share_C_V.mul_((scale / sum_C)[:, None])
+            grad_C_V.scatter_add_(1, target_C, grad_C_V.new_full((), -scale).expand_as(target_C))
+            grad_C_V = grad_C_V.to(hidden_S_d.dtype)
             if grad_S_d is not None:
                 torch.mm(grad_C_V, weight_V_d, out=grad_S_d[chunk])
             if grad_V_d is not None:

@@ -1,8 +1,8 @@
 """The model in training: a transformers causal LM, our attention, LoRA in its linear layers.
 
-Any causal LM of transformers whose layers are plain attention works: its own code runs, only ``nn.Linear`` modules and
-the attention function are exchanged. Not covered: models that change logits after the head, mixtures of experts with
-fused expert weights.
+Any causal LM of transformers whose layers are plain attention works: its own code runs, only ``nn.Linear`` modules,
+RMS norms and the attention function are exchanged. Not covered: models that change logits after the head, mixtures of
+experts with fused expert weights.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from tunesmith.trainer import attention
 from tunesmith.trainer.batch import PackedBatch
 from tunesmith.trainer.lora import LoraLinear
 from tunesmith.trainer.losses import TokenLosses, head_losses
+from tunesmith.trainer.norm import exchange_norms
 
 ADAPTER_FILE = "adapter_model.safetensors"
 WEIGHTS_FILE = "model.safetensors"
@@ -48,8 +49,8 @@ class TrainedModel:
 
     def hidden(self, batch: PackedBatch) -> torch.Tensor:
         """Last hidden states [T, d] of the flattened tokens."""
-        plans = {window: attention.plan_attention(batch, window=window) for window in self._windows}
-        device = self.head_weight.device
+        device, dtype = self.head_weight.device, self.head_weight.dtype
+        plans = {window: attention.plan_attention(batch, dtype, window=window) for window in self._windows}
         out = self.model.base_model(
             input_ids=batch.token_ids_T[None].to(device),
             position_ids=batch.position_ids_T[None].to(device),
@@ -99,6 +100,7 @@ def load_model(spec: RunSpec, dtype: torch.dtype) -> TrainedModel:
 def wrap_model(model: PreTrainedModel, spec: RunSpec) -> TrainedModel:
     """Mark what is learned: LoRA in every linear layer of the body, or every weight."""
     model.eval()  # dropout would make rows of a shared prefix disagree
+    exchange_norms(model)
     if spec.training == "lora":
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(spec.seed)
