@@ -65,7 +65,7 @@ def serve(config: WorkerConfig) -> Any:
 
 
 def engine_params(xllamacpp: Any, config: WorkerConfig) -> Any:
-    """The ``xllamacpp.CommonParams`` that every engine of ours runs with; bench/ starts its bare servers with the same."""
+    """The ``xllamacpp.CommonParams`` of every engine; the bare servers in bench/ run with the same."""
     params = xllamacpp.CommonParams()
     params.model.path = config.model_path
     params.chat_template = config.chat_template
