@@ -31,9 +31,8 @@ SIZES = {"context_tokens": 1024, "num_parallel": 8}
 FRESH = itertools.count()
 
 
-def write_adapter(base_gguf: Path, adapter_dir: Path, to: Path) -> None:
+def write_adapter(reader: gguf.GGUFReader, adapter_dir: Path, to: Path) -> None:
     """PEFT's format to llama.cpp's adapter format, float32. Rows of A are not permuted, rows of q's and k's B are."""
-    reader = gguf.GGUFReader(base_gguf)
     config = msgspec.json.decode((adapter_dir / "adapter_config.json").read_bytes(), type=merge.LoraConfig)
     writer = gguf.GGUFWriter(to, merge.architecture(reader))
     writer.add_type(gguf.GGUFType.ADAPTER)
@@ -54,16 +53,17 @@ def write_adapter(base_gguf: Path, adapter_dir: Path, to: Path) -> None:
 
 def write_forms(base_gguf: Path, checkpoint: Path, folder: Path) -> dict[str, tuple[Path, Path | None]]:
     """Form name to (model file, adapter file); prints how long each took to write."""
+    base = gguf.GGUFReader(base_gguf)
     template = (checkpoint / "chat_template.jinja").read_text()
     adapter, q8, f16 = folder / "adapter.gguf", folder / "q8.gguf", folder / "f16.gguf"
-    timed("write adapter", lambda: write_adapter(base_gguf, checkpoint, adapter))
-    updates = merge.lora_updates(base_gguf, checkpoint)
-    timed("write merged q8_0", lambda: merge.write_merged(base_gguf, updates, template, q8))
+    timed("write adapter", lambda: write_adapter(base, checkpoint, adapter))
+    updates = merge.lora_updates(base, checkpoint)
+    timed("write merged q8_0", lambda: merge.write_merged(base, updates, template, q8))
     stored_kind = merge._stored_kind
     merge._stored_kind = lambda tensor, is_updated: (  # the form that lost, made by the same writer
         gguf.GGMLQuantizationType.F16 if is_updated else stored_kind(tensor, is_updated)
     )
-    timed("write merged f16", lambda: merge.write_merged(base_gguf, updates, template, f16))
+    timed("write merged f16", lambda: merge.write_merged(base, updates, template, f16))
     merge._stored_kind = stored_kind
     return {
         "base": (base_gguf, None),

@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 from tunesmith.catalog.fetch import install_base_model
 from tunesmith.catalog.models import embedded_model
 from tunesmith.core.settings import Settings
+from tunesmith.serving.export import export_for_serving
 from tunesmith.serving.registry import Registry
 from tunesmith.store.db import Database
 from tunesmith.store.repos.models import ModelRepo
@@ -47,18 +48,19 @@ def base_dir() -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoint_dir(base_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A checkpoint as the trainer leaves it: a random adapter that changes the model's mind, and what torch makes of it."""
+    """A checkpoint as the trainer leaves it: a random adapter, what torch makes of it; the merged file."""
     folder = tmp_path_factory.mktemp("run") / "step-000001"
     torch.manual_seed(1)
     base = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32)
     model = get_peft_model(base, LoraConfig(r=4, lora_alpha=8, target_modules=LINEAR_LAYERS))
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
-            torch.nn.init.normal_(parameter, std=0.02)
+            torch.nn.init.normal_(parameter, std=0.05)
     model.save_pretrained(folder)
     shutil.copy(base_dir / "chat_template.jinja", folder)
     rows = [_parity_row(model.eval(), base_dir, question) for question in QUESTIONS]
     (folder / "parity.json").write_text(json.dumps({"rows": rows}))
+    export_for_serving(base_dir, folder)
     return folder
 
 

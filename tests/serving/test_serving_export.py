@@ -10,11 +10,11 @@ import pytest
 
 from tunesmith.core.errors import Unavailable
 from tunesmith.serving.export import export_for_serving, served_files
-from tunesmith.serving.merge import full_updates, lora_updates, row_order, write_merged
+from tunesmith.serving.merge import full_updates, row_order
 from tunesmith.serving.safetensors_file import read_tensors
 
 Q8_STEP = 1 / 127
-"""Q8_0 rounds to 1/127 of the largest of each 32 weights, so by half of that at most; half precision scales add a bit."""
+"""Q8_0 keeps multiples of 1/127 of the largest of each 32 weights; its float16 scale adds 0.06 steps at most."""
 
 
 def weights(path: Path, *names: str) -> dict[str, np.ndarray]:
@@ -25,17 +25,14 @@ def weights(path: Path, *names: str) -> dict[str, np.ndarray]:
 def assert_equal_up_to_rounding(stored: np.ndarray, exact: np.ndarray) -> None:
     largest = np.abs(exact.reshape(-1, 32)).max(axis=1, keepdims=True)
     apart = np.abs(stored.reshape(-1, 32) - exact.reshape(-1, 32))
-    assert (apart <= 0.51 * Q8_STEP * largest + 1e-6).all()
+    assert (apart <= 0.57 * Q8_STEP * largest + 1e-6).all()
 
 
-def test_merged_weights_are_base_plus_adapter_in_llama_cpp_row_order(
-    base_dir: Path, checkpoint_dir: Path, tmp_path: Path
-) -> None:
+def test_merged_weights_are_base_plus_adapter_in_llama_cpp_row_order(base_dir: Path, checkpoint_dir: Path) -> None:
     names = ("blk.3.attn_q.weight", "blk.3.attn_k.weight", "blk.3.attn_v.weight", "blk.3.ffn_down.weight")
     modules = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.down_proj")
-    base_gguf, merged = base_dir / "model.gguf", tmp_path / "merged.gguf"
-    write_merged(base_gguf, lora_updates(base_gguf, checkpoint_dir), "{{ messages }}", merged)
-    before, after = weights(base_gguf, *names), weights(merged, *names)
+    merged = served_files(base_dir, checkpoint_dir).gguf_path
+    before, after = weights(base_dir / "model.gguf", *names), weights(merged, *names)
     factors = read_tensors(checkpoint_dir / "adapter_model.safetensors")
     for name, module in zip(names, modules, strict=True):
         prefix = f"base_model.model.model.layers.3.{module}"
@@ -50,13 +47,12 @@ def test_merged_weights_are_base_plus_adapter_in_llama_cpp_row_order(
 
 def test_a_full_model_is_written_back_to_the_weights_it_came_from(base_dir: Path) -> None:
     """The base's safetensors were read from its GGUF by transformers, so the way back must give the same numbers."""
-    base_gguf = base_dir / "model.gguf"
-    updates = full_updates(base_gguf, base_dir)
-    stored = {tensor.name for tensor in gguf.GGUFReader(base_gguf).tensors}
-    assert updates.keys() == stored
+    base = gguf.GGUFReader(base_dir / "model.gguf")
+    updates = full_updates(base, base_dir)
+    assert updates.keys() == {tensor.name for tensor in base.tensors}
     names = ("blk.0.attn_q.weight", "blk.29.attn_k.weight", "blk.7.ffn_up.weight", "output_norm.weight")
-    for name, base in weights(base_gguf, *names).items():
-        np.testing.assert_allclose(updates[name](base), base, atol=1e-6)
+    for name, weight in weights(base_dir / "model.gguf", *names).items():
+        np.testing.assert_allclose(updates[name](weight), weight, atol=1e-6)
 
 
 def test_row_order_moves_only_queries_and_keys(base_dir: Path) -> None:
@@ -66,13 +62,8 @@ def test_row_order_moves_only_queries_and_keys(base_dir: Path) -> None:
     assert np.array_equal(row_order(reader, "blk.0.attn_v.weight")(rows), rows)
 
 
-def test_export_keeps_metadata_and_carries_the_training_template(
-    base_dir: Path, checkpoint_dir: Path, tmp_path: Path
-) -> None:
-    checkpoint = shutil.copytree(checkpoint_dir, tmp_path / "checkpoint")
-    (checkpoint / "chat_template.jinja").write_text("{{ 'trained with this' }}")
-    files = export_for_serving(base_dir, checkpoint)
-    assert files.chat_template == "{{ 'trained with this' }}"
+def test_export_keeps_metadata_and_carries_the_training_template(base_dir: Path, checkpoint_dir: Path) -> None:
+    files = served_files(base_dir, checkpoint_dir)
     base, merged = gguf.GGUFReader(base_dir / "model.gguf"), gguf.GGUFReader(files.gguf_path)
     changed = {
         name
@@ -88,9 +79,9 @@ def test_export_keeps_metadata_and_carries_the_training_template(
 
 def test_export_works_once_and_leaves_nothing_else(base_dir: Path, checkpoint_dir: Path, tmp_path: Path) -> None:
     checkpoint = shutil.copytree(checkpoint_dir, tmp_path / "checkpoint")
-    first = export_for_serving(base_dir, checkpoint)
+    first = served_files(base_dir, checkpoint)
     made_at = first.gguf_path.stat().st_mtime_ns
-    assert export_for_serving(base_dir, checkpoint) == first == served_files(base_dir, checkpoint)
+    assert export_for_serving(base_dir, checkpoint) == first
     assert first.gguf_path.stat().st_mtime_ns == made_at
     assert {path.name for path in first.gguf_path.parent.iterdir()} == {first.gguf_path.name, "export.lock"}
 
@@ -99,6 +90,7 @@ def test_other_weights_or_template_are_another_file(base_dir: Path, checkpoint_d
     checkpoint = shutil.copytree(checkpoint_dir, tmp_path / "checkpoint")
     before = served_files(base_dir, checkpoint).gguf_path
     (checkpoint / "chat_template.jinja").write_text("other")
+    assert served_files(base_dir, checkpoint).chat_template == "other"
     with_template = served_files(base_dir, checkpoint).gguf_path
     with (checkpoint / "adapter_model.safetensors").open("ab") as file:
         file.write(b"\0")
@@ -109,7 +101,7 @@ def test_other_weights_or_template_are_another_file(base_dir: Path, checkpoint_d
 def test_an_adapter_that_is_not_plain_lora_is_refused(
     base_dir: Path, checkpoint_dir: Path, tmp_path: Path, change: dict[str, object]
 ) -> None:
-    checkpoint = shutil.copytree(checkpoint_dir, tmp_path / "checkpoint")
+    checkpoint = shutil.copytree(checkpoint_dir, tmp_path / "checkpoint", ignore=shutil.ignore_patterns("serve"))
     config = json.loads((checkpoint / "adapter_config.json").read_text())
     (checkpoint / "adapter_config.json").write_text(json.dumps(config | change))
     with pytest.raises(Unavailable) as refused:

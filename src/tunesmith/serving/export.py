@@ -15,6 +15,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import gguf
+
 from tunesmith.catalog.fetch import GGUF_FILE, sha256_of
 from tunesmith.core.errors import TunesmithError
 from tunesmith.serving.merge import export_failed, full_updates, lora_updates, write_merged
@@ -78,12 +80,12 @@ def export_for_serving(base_dir: Path, checkpoint_dir: Path) -> ServedFiles:
 
 
 def _merge(base_dir: Path, checkpoint_dir: Path, files: ServedFiles) -> None:
-    base_gguf = base_dir / GGUF_FILE
+    base = gguf.GGUFReader(base_dir / GGUF_FILE)
     is_full = weights_path(checkpoint_dir).name == FULL_FILE
-    updates = (full_updates if is_full else lora_updates)(base_gguf, checkpoint_dir)
+    updates = (full_updates if is_full else lora_updates)(base, checkpoint_dir)
     with tempfile.TemporaryDirectory(dir=files.gguf_path.parent, prefix=".export-") as folder:
         unfinished = Path(folder) / "model.gguf"
-        write_merged(base_gguf, updates, files.chat_template, unfinished)
+        write_merged(base, updates, files.chat_template, unfinished)
         with unfinished.open("rb") as file:
             os.fsync(file.fileno())
         unfinished.replace(files.gguf_path)

@@ -51,55 +51,52 @@ class LoraConfig(msgspec.Struct, frozen=True):
         return self.lora_alpha / (self.r**0.5 if self.use_rslora else self.r)
 
 
-def write_merged(base_gguf: Path, updates: Mapping[str, Update], chat_template: str, to: Path) -> None:
+def write_merged(base: gguf.GGUFReader, updates: Mapping[str, Update], chat_template: str, to: Path) -> None:
     """Write the tuned model to ``to``. ``updates`` are by GGUF tensor name; other tensors keep their values.
 
     Raises Unavailable (``export_failed``) for an update of a tensor that the base does not have.
     """
-    reader = gguf.GGUFReader(base_gguf)
-    unknown = updates.keys() - {tensor.name for tensor in reader.tensors}
+    unknown = updates.keys() - {tensor.name for tensor in base.tensors}
     if unknown:
         raise export_failed(f"the base model has no tensor {min(unknown)}")
-    writer = gguf.GGUFWriter(to, architecture(reader))
-    _copy_metadata(reader, writer, chat_template)
-    kinds = {tensor.name: _stored_kind(tensor, tensor.name in updates) for tensor in reader.tensors}
-    for tensor in reader.tensors:
+    writer = gguf.GGUFWriter(to, architecture(base))
+    _copy_metadata(base, writer, chat_template)
+    kinds = {tensor.name: _stored_kind(tensor, tensor.name in updates) for tensor in base.tensors}
+    for tensor in base.tensors:
         _declare(writer, tensor, kinds[tensor.name])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
-    for tensor in reader.tensors:
+    for tensor in base.tensors:
         writer.write_tensor_data(_stored(tensor, kinds[tensor.name], updates.get(tensor.name)))
     writer.close()
 
 
-def lora_updates(base_gguf: Path, adapter_dir: Path) -> dict[str, Update]:
+def lora_updates(base: gguf.GGUFReader, adapter_dir: Path) -> dict[str, Update]:
     """What an adapter in PEFT's format adds to each tensor. Raises Unavailable for one that cannot be merged."""
-    reader = gguf.GGUFReader(base_gguf)
     config = msgspec.json.decode((adapter_dir / "adapter_config.json").read_bytes(), type=LoraConfig)
     if config.use_dora or config.rank_pattern or config.alpha_pattern:
         raise export_failed("the adapter is not a plain LoRA adapter")
-    names = gguf_names(reader)
+    names = gguf_names(base)
     factors = read_tensors(adapter_dir / "adapter_model.safetensors")
     updates: dict[str, Update] = {}
     for module, (a_RI, b_OR) in _pairs(factors):
         name = names(module + ".weight")
-        permute = row_order(reader, name)
+        permute = row_order(base, name)
         updates[name] = _adder(a_RI, b_OR, config.scale, permute)
     return updates
 
 
-def full_updates(base_gguf: Path, model_dir: Path) -> dict[str, Update]:
+def full_updates(base: gguf.GGUFReader, model_dir: Path) -> dict[str, Update]:
     """The weights of a full fine-tuning, by GGUF tensor name; the base's are replaced."""
-    reader = gguf.GGUFReader(base_gguf)
-    names = gguf_names(reader)
-    stored = {tensor.name for tensor in reader.tensors}
+    names = gguf_names(base)
+    stored = {tensor.name for tensor in base.tensors}
     updates: dict[str, Update] = {}
     for hf_name, weight in read_tensors(model_dir / "model.safetensors").items():
         name = names(hf_name)
         if name == "output.weight" and name not in stored:
             continue  # tied to the embeddings: the file holds them once
-        updates[name] = _replacer(weight, row_order(reader, name))
+        updates[name] = _replacer(weight, row_order(base, name))
     return updates
 
 
