@@ -9,6 +9,7 @@ How the comparison is measured, for base and tuned model alike: each held-out me
 the model's own tokenizer) that the answer has at the same position.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -38,7 +39,7 @@ BASE_MODEL = "smollm2-135m-instruct"
 SUFFIX = "claims-desk"
 HYPERPARAMETERS: SupervisedHyperparametersParam = {"n_epochs": 4, "batch_size": 4, "learning_rate_multiplier": 1.0}
 SEED = 1897
-LONGEST_ANSWER_TOKENS = 40
+LONGEST_ANSWER_TOKENS = 20
 QUESTIONS_AT_ONCE = 4
 END_WITHIN_S = 30.0
 
@@ -69,7 +70,7 @@ def main() -> int:
     try:
         with run_server() as server:
             client = OpenAI(base_url=server.base_url, api_key=read_key(server.home), max_retries=2, timeout=300.0)
-            job, is_new = tune(client)
+            job, is_new = tune(client, server.home)
             if job.status != "succeeded" or job.fine_tuned_model is None:
                 console.print(
                     f"The job {job.status}: {job.error.message if job.error else 'no reason given'}", style="red"
@@ -141,7 +142,7 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
 # Training
 
 
-def tune(client: OpenAI) -> tuple[FineTuningJob, bool]:
+def tune(client: OpenAI, home: Path) -> tuple[FineTuningJob, bool]:
     """The finished job, and whether it was trained just now."""
     recipe = _recipe()
     done = _find_finished_job(client, recipe)
@@ -163,7 +164,7 @@ def tune(client: OpenAI) -> tuple[FineTuningJob, bool]:
     try:
         return watch(client, job.id), True
     except BaseException:
-        cancel(client, job.id)
+        cancel(client, job.id, home)
         raise
 
 
@@ -230,15 +231,24 @@ def _show_new_events(client: OpenAI, job_id: str, seen: set[str], progress: Prog
             progress.console.print(event.message, markup=False, highlight=False, style="dim")
 
 
-def cancel(client: OpenAI, job_id: str) -> None:
-    """Cancel the job and wait until it has ended, so that no trainer is left behind."""
+def cancel(client: OpenAI, job_id: str, home: Path) -> None:
+    """Cancel the job and wait until its trainer has ended: that is a process of its own, which outlives the server."""
     client.fine_tuning.jobs.cancel(job_id)
     deadline_s = time.monotonic() + END_WITHIN_S
-    while time.monotonic() < deadline_s and client.fine_tuning.jobs.retrieve(job_id).status not in (
-        "cancelled",
-        "failed",
-    ):
-        time.sleep(0.2)
+    while time.monotonic() < deadline_s and _trainer_lives(home / "runs" / job_id / "trainer.lock"):
+        time.sleep(0.1)
+
+
+def _trainer_lives(lock_path: Path) -> bool:
+    """A trainer holds its lock as long as it lives."""
+    if not lock_path.exists():
+        return False
+    with lock_path.open() as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 
 
 # The comparison
