@@ -257,7 +257,7 @@ class Run:
             self._obey()
 
     def _obey(self) -> None:
-        """Stop if the control file or a signal says so. Half a step is thrown away; only a cancel ends an evaluation."""
+        """Stop if the control file or a signal says so. Half a step is dropped; only a cancel ends an evaluation."""
         file = self.run_dir / CONTROL_FILE
         action: str | None = "terminate" if self.is_terminated() else None
         if file.exists():
