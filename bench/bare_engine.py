@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from tunesmith.serving.engines.llama_cpp_worker import WorkerConfig, engine_params
+from tunesmith.serving.engines.llama_cpp_worker import ENVIRON, WorkerConfig, engine_params
 
 API_KEY = "bench"
 HEADERS = {"Authorization": f"Bearer {API_KEY}"}
@@ -35,7 +35,9 @@ def bare_engine(
         api_key=API_KEY,
     )
     command = [sys.executable, __file__, *([str(adapter)] if adapter else [])]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=os.environ | ENVIRON
+    )
     try:
         process.stdin.write(msgspec.json.encode(config) + b"\n")
         process.stdin.flush()

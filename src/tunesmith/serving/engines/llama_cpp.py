@@ -17,7 +17,7 @@ import msgspec
 import psutil
 
 from tunesmith.core.errors import Unavailable
-from tunesmith.serving.engines.llama_cpp_worker import WorkerConfig, WorkerFailed, WorkerReady
+from tunesmith.serving.engines.llama_cpp_worker import ENVIRON, WorkerConfig, WorkerFailed, WorkerReady
 
 WORKER = "tunesmith.serving.engines.llama_cpp_worker"
 STOP_GRACE_S = 5.0
@@ -126,6 +126,7 @@ async def _spawn(log_path: Path) -> asyncio.subprocess.Process:
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,
+            env=os.environ | ENVIRON,
             start_new_session=True,  # Ctrl-C is for the server, which then stops its engines in order
         )
 

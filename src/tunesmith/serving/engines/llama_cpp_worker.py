@@ -21,6 +21,11 @@ QUIET = 2
 """llama.cpp's verbosity that prints warnings and errors only."""
 
 
+ENVIRON = {"OMP_WAIT_POLICY": "passive"}
+"""To be set when the child starts. llama.cpp's threads meet some hundred times a token, and OpenMP's default is to spin
+there: beside a training run on the same two cores an answer then came at 0.5 tokens/s, against 20 when they sleep."""
+
+
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a worker needs. ``context_tokens`` is for one chat; llama.cpp divides its context among chats."""
 
