@@ -21,9 +21,11 @@ QUIET = 2
 """llama.cpp's verbosity that prints warnings and errors only."""
 
 
-ENVIRON = {"OMP_WAIT_POLICY": "passive"}
-"""To be set when the child starts. llama.cpp's threads meet some hundred times a token, and OpenMP's default is to spin
-there: beside a training run on the same two cores an answer then came at 0.5 tokens/s, against 20 when they sleep."""
+ENVIRON = {"GOMP_SPINCOUNT": "5000"}
+"""To be set when the child starts. llama.cpp's threads meet some hundred times a token, and OpenMP lets them spin long
+there: beside two busy processes on two cores an answer then comes at 0.7 tokens/s. With a short spin, then sleep, it is
+9, and 74 as before on a quiet machine (docs/lab/serving.md).
+"""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
