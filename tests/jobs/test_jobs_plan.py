@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tunesmith.jobs.plan import PlanInput, full_learning_rate, make_plan, num_held_out_rows
+from tunesmith.data.split import num_held_out_rows
+from tunesmith.jobs.plan import PlanInput, full_learning_rate, make_plan
 from tunesmith.jobs.request import JobExtra
 
 

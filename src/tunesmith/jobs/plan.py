@@ -10,6 +10,7 @@ import math
 
 import msgspec
 
+from tunesmith.data.split import num_held_out_rows
 from tunesmith.jobs.request import Auto, JobExtra
 
 TARGET_EPOCHS = 3
@@ -102,13 +103,6 @@ def make_plan(given: PlanInput) -> Plan:
         num_valid_rows=num_valid,
         reasons=reasons,
     )
-
-
-def num_held_out_rows(num_rows: int, validation_split: float | None) -> int:
-    """How many training rows a split takes away: at least one, and never all of them."""
-    if validation_split is None:
-        return 0
-    return min(max(1, round(num_rows * validation_split)), num_rows - 1)
 
 
 def full_learning_rate(num_parameters: int) -> float:

@@ -4,11 +4,11 @@ import hashlib
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from tunesmith.core.errors import DataError, TrainerError
 from tunesmith.core.types import RunSpec
 from tunesmith.data.read import read_rows
+from tunesmith.data.split import held_out_rows
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
 from tunesmith.trainer import schedule
 
@@ -45,16 +45,10 @@ def load_data(spec: RunSpec) -> RunData:
     return RunData(rows=rows, valid=[sequence for row in valid for sequence in row])
 
 
-def num_held_out(num_rows: int, share: float) -> int:
-    """Rows that a validation split takes: at least one, and at least one is left."""
-    return min(num_rows - 1, max(1, round(num_rows * share)))
-
-
 def _split(
     rows: list[list[TokenSequence]], share: float, seed: int
 ) -> tuple[list[list[TokenSequence]], list[list[TokenSequence]]]:
-    order = np.random.default_rng([seed, 2**31]).permutation(len(rows))
-    held_out = {int(row) for row in order[: num_held_out(len(rows), share)]}
+    held_out = held_out_rows(len(rows), share, seed)
     train = [row for index, row in enumerate(rows) if index not in held_out]
     return train, [row for index, row in enumerate(rows) if index in held_out]
 
