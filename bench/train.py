@@ -123,7 +123,8 @@ def start(name: str, base: Path, rows_file: Path, batch_size: int, epochs: int) 
     python = sys.executable if side == "ours" else str(HERE.parent / ".bench-venv" / "bin" / "python")
     script = HERE / ("train_ours.py" if side == "ours" else "train_peer_trl.py")
     command = [python, str(script), str(base), str(rows_file), str(batch_size), mode, str(epochs)]
-    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    environ = os.environ | ({"GOMP_SPINCOUNT": "5000"} if side == "ours" else {})  # as the trainer sets it
+    return subprocess.Popen(command, env=environ, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def turn(peer: subprocess.Popen[str]) -> dict[str, Any]:

@@ -17,9 +17,9 @@ from tunesmith.core.types import LOCK_FILE, RESULT_FILE, SPEC_FILE, RunError, Ru
 
 BUSY, TERMINATED = 75, 143
 
-# Threads that wait must sleep: where an engine answers chats on the same cores, spinning ones were 40 times slower.
-# Read when torch is first imported, so it stands before that.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Threads that wait spin briefly, then sleep (decision 0001). GNU OpenMP reads it when torch is first imported.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "5000")
 
 
 def main(run_dir: Path) -> int:
