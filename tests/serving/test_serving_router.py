@@ -91,6 +91,17 @@ def test_an_idle_engine_is_stopped(run: Run, settings, registry) -> None:
     run(story())
 
 
+def test_a_router_stops_while_an_idle_engine_is_being_stopped(run: Run, settings, registry) -> None:
+    async def story() -> int:
+        async with asyncio.timeout(60), running(replace(settings, engine_idle_s=0.2), registry) as router:
+            await ask(router, MODEL)
+            (status,) = router.status()
+            await until(lambda: not router.status())  # no longer listed, but its process has not ended yet
+        return status.pid
+
+    assert not psutil.pid_exists(run(story()))
+
+
 def test_unknown_and_deleted_names_are_not_found(run: Run, settings, registry, database, tuned_dir: Path) -> None:
     with database.session() as session:
         ModelRepo(session).delete(TUNED)

@@ -9,7 +9,7 @@ import httpx
 import psutil
 
 from tunesmith.core.clock import monotonic_s
-from tunesmith.core.errors import TunesmithError, Unavailable
+from tunesmith.core.errors import Unavailable
 from tunesmith.core.log import get_logger
 from tunesmith.core.settings import Settings
 from tunesmith.serving.engines.base import Engine, EngineStatus
@@ -57,6 +57,7 @@ class Router:
         self._registry = registry
         self._loaded: dict[str, _Loaded] = {}
         self._released = asyncio.Event()
+        self._ending: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -69,6 +70,7 @@ class Router:
             with suppress(asyncio.CancelledError):
                 await self._sweeper
         await asyncio.gather(*(self._end(loaded) for loaded in list(self._loaded.values())))
+        await asyncio.gather(*self._ending)
 
     @asynccontextmanager
     async def lease(self, name: str) -> AsyncIterator[Engine]:
@@ -173,9 +175,10 @@ class Router:
     async def _end(self, loaded: _Loaded) -> None:
         if self._loaded.get(loaded.model.fingerprint) is loaded:
             del self._loaded[loaded.model.fingerprint]
-        loaded.loading.cancel()
-        with suppress(asyncio.CancelledError, TunesmithError):
-            await (await loaded.loading).stop()
+        ending = asyncio.create_task(_stop(loaded), name=f"end {loaded.model.name}")
+        self._ending.add(ending)
+        ending.add_done_callback(self._ending.discard)
+        await asyncio.shield(ending)  # a caller that is cancelled meanwhile leaves no half-stopped child
 
     async def _sweep(self) -> None:
         """Every so often: end engines that nobody has used for a while, drop those that ended by themselves."""
@@ -189,6 +192,13 @@ class Router:
     def _is_unwanted(self, loaded: _Loaded) -> bool:
         is_over = loaded.is_broken or not loaded.names or loaded.idle_s > self._settings.engine_idle_s
         return loaded.num_users == 0 and is_over
+
+
+async def _stop(loaded: _Loaded) -> None:
+    loaded.loading.cancel()
+    await asyncio.wait([loaded.loading])
+    if loaded.process is not None:
+        await loaded.process.stop()
 
 
 async def _explain(error: httpx.TransportError, process: LlamaCppProcess, model: ServedModel) -> Unavailable:
