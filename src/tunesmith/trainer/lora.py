@@ -47,20 +47,50 @@ class _LoraLinear(torch.autograd.Function):
         b_o_r: torch.Tensor,
         scale: float,
     ) -> torch.Tensor:
-        h_T_r = x_T_i @ a_r_i.T
-        y_T_o = nn.functional.linear(x_T_i, w_o_i, bias_o)
-        y_T_o.addmm_(h_T_r, b_o_r.T, alpha=scale)
-        ctx.save_for_backward(x_T_i, w_o_i, a_r_i, b_o_r, h_T_r)
+        y_T_o, h_T_r = lora_forward(x_T_i, w_o_i, a_r_i, b_o_r, scale, bias_o)
+        ctx.save_for_backward(x_T_i, h_T_r, w_o_i, a_r_i, b_o_r)
         ctx.scale = scale
         return y_T_o
 
     @staticmethod
     def backward(ctx: Any, grad_T_o: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        x_T_i, w_o_i, a_r_i, b_o_r, h_T_r = ctx.saved_tensors
-        g_T_r = grad_T_o @ b_o_r
-        grad_x = None
-        if ctx.needs_input_grad[0]:
-            grad_x = (grad_T_o @ w_o_i).addmm_(g_T_r, a_r_i, alpha=ctx.scale)
-        grad_a = (g_T_r.T @ x_T_i).mul_(ctx.scale)
-        grad_b = (grad_T_o.T @ h_T_r).mul_(ctx.scale)
+        x_T_i, h_T_r, w_o_i, a_r_i, b_o_r = ctx.saved_tensors
+        grad_x, grad_a, grad_b = lora_backward(
+            grad_T_o, x_T_i, h_T_r, w_o_i, a_r_i, b_o_r, ctx.scale, needs_x=ctx.needs_input_grad[0]
+        )
         return grad_x, None, None, grad_a, grad_b, None
+
+
+def lora_forward(
+    x_T_i: torch.Tensor,
+    w_o_i: torch.Tensor,
+    a_r_i: torch.Tensor,
+    b_o_r: torch.Tensor,
+    scale: float,
+    bias_o: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(y [T, o], x A^T [T, r] for the backward pass)."""
+    h_T_r = x_T_i @ a_r_i.T
+    y_T_o = nn.functional.linear(x_T_i, w_o_i, bias_o)
+    return y_T_o.addmm_(h_T_r, b_o_r.T, alpha=scale), h_T_r
+
+
+def lora_backward(
+    grad_T_o: torch.Tensor,
+    x_T_i: torch.Tensor,
+    h_T_r: torch.Tensor,
+    w_o_i: torch.Tensor,
+    a_r_i: torch.Tensor,
+    b_o_r: torch.Tensor,
+    scale: float,
+    *,
+    needs_x: bool = True,
+    add_to: torch.Tensor | None = None,
+) -> tuple[torch.Tensor | None, torch.Tensor, torch.Tensor]:
+    """Gradients of x (added in place to ``add_to``, if given), A and B."""
+    g_T_r = grad_T_o @ b_o_r
+    grad_x = None
+    if needs_x:
+        grad_x = grad_T_o @ w_o_i if add_to is None else add_to.addmm_(grad_T_o, w_o_i)
+        grad_x.addmm_(g_T_r, a_r_i, alpha=scale)
+    return grad_x, (g_T_r.T @ x_T_i).mul_(scale), (grad_T_o.T @ h_T_r).mul_(scale)

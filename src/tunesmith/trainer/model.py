@@ -1,8 +1,8 @@
 """The model in training: a transformers causal LM, our attention, LoRA in its linear layers.
 
-Any causal LM of transformers whose layers are plain attention works: its own code runs, only ``nn.Linear`` modules,
-RMS norms and the attention function are exchanged. Not covered: models that change logits after the head, mixtures of
-experts with fused expert weights.
+Any causal LM of transformers whose layers are plain attention works: its own code runs, only ``nn.Linear`` modules, RMS
+norms, gated MLPs and the attention function are exchanged. Not covered: models that change logits after the head,
+mixtures of experts with fused expert weights.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,7 @@ from tunesmith.trainer import attention
 from tunesmith.trainer.batch import PackedBatch
 from tunesmith.trainer.lora import LoraLinear
 from tunesmith.trainer.losses import TokenLosses, head_losses
+from tunesmith.trainer.mlp import exchange_mlps
 from tunesmith.trainer.norm import exchange_norms
 
 ADAPTER_FILE = "adapter_model.safetensors"
@@ -105,6 +106,7 @@ def wrap_model(model: PreTrainedModel, spec: RunSpec) -> TrainedModel:
         model.requires_grad_(False)
         generator = torch.Generator().manual_seed(spec.seed)
         add_lora(model, rank=spec.lora_r, scale=spec.lora_alpha / spec.lora_r, generator=generator)
+        exchange_mlps(model)
     else:
         model.requires_grad_(True)
     return TrainedModel(model, is_lora=spec.training == "lora")
