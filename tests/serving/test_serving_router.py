@@ -93,10 +93,12 @@ def test_an_idle_engine_is_stopped(run: Run, settings, registry) -> None:
 
 def test_a_router_stops_while_an_idle_engine_is_being_stopped(run: Run, settings, registry) -> None:
     async def story() -> int:
-        async with asyncio.timeout(60), running(replace(settings, engine_idle_s=0.2), registry) as router:
+        async with asyncio.timeout(30) as limit, running(replace(settings, engine_idle_s=0.2), registry) as router:
             await ask(router, MODEL)
             (status,) = router.status()
-            await until(lambda: not router.status())  # no longer listed, but its process has not ended yet
+            while router.status():
+                await asyncio.sleep(0)  # stop in the very moment in which it is no longer listed but has not ended yet
+        assert not limit.expired()
         return status.pid
 
     assert not psutil.pid_exists(run(story()))

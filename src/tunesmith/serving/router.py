@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 import httpx
 import psutil
@@ -67,8 +67,7 @@ class Router:
         """End every engine, chats in progress included."""
         if self._sweeper is not None:
             self._sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._sweeper
+            await asyncio.wait([self._sweeper])
         await asyncio.gather(*(self._end(loaded) for loaded in list(self._loaded.values())))
         await asyncio.gather(*self._ending)
 
