@@ -142,11 +142,18 @@ def write_lines(path: Path, lines: list[bytes]) -> Path:
 
 
 def make_run(
-    run_dir: Path, base: Path, *, num_rows: int = 24, num_valid: int = 6, valid_answer: str = "", **changes: Any
+    run_dir: Path,
+    base: Path,
+    *,
+    num_rows: int = 24,
+    num_valid: int = 6,
+    answer: str = "",
+    valid_answer: str = "",
+    **changes: Any,
 ) -> RunSpec:
     """A run directory ready for ``python -m tunesmith.trainer``."""
     run_dir.mkdir(parents=True)
-    train = write_lines(run_dir / "train.jsonl", chat_lines(num_rows))
+    train = write_lines(run_dir / "train.jsonl", chat_lines(num_rows, answer=answer))
     valid = (
         write_lines(run_dir / "valid.jsonl", chat_lines(num_valid, seed=1, answer=valid_answer)) if num_valid else None
     )

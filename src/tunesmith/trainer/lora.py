@@ -93,4 +93,5 @@ def lora_backward(
     if needs_x:
         grad_x = grad_T_o @ w_o_i if add_to is None else add_to.addmm_(grad_T_o, w_o_i)
         grad_x.addmm_(g_T_r, a_r_i, alpha=scale)
-    return grad_x, (g_T_r.T @ x_T_i).mul_(scale), (grad_T_o.T @ h_T_r).mul_(scale)
+    grad_b_r_o = (h_T_r.T @ grad_T_o).mul_(scale)  # three times as fast as its transpose
+    return grad_x, (g_T_r.T @ x_T_i).mul_(scale), grad_b_r_o.T
