@@ -1,5 +1,6 @@
 """Bad rows are named: line, path, what, how to mend."""
 
+import tracemalloc
 from pathlib import Path
 
 import msgspec
@@ -70,7 +71,7 @@ BAD = [
         "$.messages[1].content",
     ),
     (b'{"messages": [{"role": "user", "content": "\xff"}]}', "not UTF-8", None),
-    (b"[" * 100_000, "Not valid JSON", None),
+    (b"[" * 20_000, "Not valid JSON", None),
 ]
 
 
@@ -87,6 +88,21 @@ def test_all_bad_rows_are_counted(tmp_path: Path, tokenizer: RowTokenizer) -> No
     with pytest.raises(DataError, match=r"Line 2.*3 rows are wrong; also line 4, 6\.") as caught:
         check(tmp_path, tokenizer, joined([GOOD[0], b"{", GOOD[1], b"{", GOOD[2], b"{"]))
     assert caught.value.line == 2
+
+
+def test_millions_of_bad_rows_take_no_memory(tmp_path: Path, tokenizer: RowTokenizer) -> None:
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"200000 rows are wrong; also line 2, 3, 4, 5, 6 and more\."):
+        check(tmp_path, tokenizer, b"{\n" * 200_000)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6
+
+
+def test_a_row_that_cannot_fit_is_not_tokenised(tmp_path: Path, tokenizer: RowTokenizer) -> None:
+    row = msgspec.json.encode({"messages": [{"role": "user", "content": "x" * 100_000}]})
+    with pytest.raises(DataError, match="more than 512 tokens can hold"):
+        check(tmp_path, tokenizer, joined([*GOOD, row]))
 
 
 def test_too_few_rows(tmp_path: Path, tokenizer: RowTokenizer) -> None:

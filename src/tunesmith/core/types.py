@@ -65,7 +65,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """The last this many are kept, and the best one always."""
     dtype: str = "auto"
     num_threads: int = 0
-    micro_batch_tokens: int = 4096
+    micro_batch_tokens: int = 2048
     """Most distinct tokens computed at once: memory, not mathematics."""
     num_train_rows: int
     num_train_tokens: int

@@ -12,6 +12,8 @@ from tunesmith.data.tokens import RowTokenizer
 
 MIN_EXAMPLES = 10
 _MAX_SHOWN = 5
+_MAX_TOKEN_BYTES = 64
+"""No row of text has tokens this long on average."""
 
 
 class DatasetFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -38,21 +40,22 @@ def check_training_file(
     """
     code = f"invalid_{param}"
     rows = tokens = supervised = longest = 0
-    errors: list[DataError] = []
+    bad = _BadRows()
     for line, raw in _plain_lines(path, code, param):
         rows += 1
         try:
+            _check_size(raw, max_row_tokens, line)
             sequences = tokenizer.encode_row(decode_row(raw, line), line)
             length = max(len(sequence.token_ids) for sequence in sequences)
             _check_length(length, max_row_tokens, line)
         except DataError as error:
-            errors.append(error)
+            bad.add(error)
             continue
         tokens += sum(len(sequence.token_ids) for sequence in sequences)
         supervised += sum(sequence.num_supervised_tokens for sequence in sequences)
         longest = max(longest, length)
-    if errors:
-        raise _summary(errors, code, param)
+    if bad.count:
+        raise bad.summary(code, param)
     if rows < min_examples:
         what = "Training" if param == "training_file" else "Validation"
         raise DataError(
@@ -63,11 +66,46 @@ def check_training_file(
     return DatasetFacts(num_rows=rows, num_tokens=tokens, num_supervised_tokens=supervised, longest_row_tokens=longest)
 
 
+class _BadRows:
+    """The first bad rows and the number of all: a file may have millions."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._first: list[DataError] = []
+
+    def add(self, error: DataError) -> None:
+        self.count += 1
+        if len(self._first) <= _MAX_SHOWN:
+            self._first.append(error)
+
+    def summary(self, code: str, param: str) -> DataError:
+        """The first error, with where the others are."""
+        first, *others = self._first
+        message = first.message
+        if others:
+            more = " and more" if self.count > len(self._first) else ""
+            message += f" ({self.count} rows are wrong; also line {', '.join(str(e.line) for e in others)}{more}.)"
+        return DataError(message, line=first.line, json_path=first.json_path, code=code, param=param, mend=first.mend)
+
+
 def _plain_lines(path: Path, code: str, param: str) -> Iterator[tuple[int, bytes]]:
     try:
         yield from read_lines(path)
     except DataError as error:  # a compressed file
-        raise _summary([error], code, param) from None
+        bad = _BadRows()
+        bad.add(error)
+        raise bad.summary(code, param) from None
+
+
+def _check_size(raw: bytes, max_row_tokens: int, line: int) -> None:
+    """Refuse what cannot fit before the tokeniser spends memory on it."""
+    most = _MAX_TOKEN_BYTES * max_row_tokens
+    if len(raw) > most:
+        raise DataError(
+            f"The row has {len(raw):,} bytes, more than {max_row_tokens:,} tokens can hold.",
+            line=line,
+            mend="Shorten or split the conversation.",
+        )
 
 
 def _check_length(length: int, max_row_tokens: int, line: int) -> None:
@@ -77,13 +115,3 @@ def _check_length(length: int, max_row_tokens: int, line: int) -> None:
             line=line,
             mend="Shorten or split the conversation.",
         )
-
-
-def _summary(errors: list[DataError], code: str, param: str) -> DataError:
-    first = errors[0]
-    message = first.message
-    if len(errors) > 1:
-        others = ", ".join(str(error.line) for error in errors[1 : _MAX_SHOWN + 1])
-        more = " and more" if len(errors) > _MAX_SHOWN + 1 else ""
-        message += f" ({len(errors)} rows are wrong; also line {others}{more}.)"
-    return DataError(message, line=first.line, json_path=first.json_path, code=code, param=param, mend=first.mend)
