@@ -1,21 +1,18 @@
 """One live server for all contract tests, the official SDK against it, every response checked."""
 
-import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from job_steps import MODEL, jsonl, wait_until
 from live_server import LiveServer, live_server
 from official import checking_async_client, checking_client, document
 from openai import AsyncOpenAI, OpenAI
 from openai.types.fine_tuning import FineTuningJob
 
 from tunesmith.catalog.fetch import install_base_model
-from tunesmith.catalog.models import embedded_model
 from tunesmith.core.settings import Settings
 
-MODEL = embedded_model().id
 CACHE = Path(__file__).parents[2] / ".cache" / "tunesmith"
 
 
@@ -47,28 +44,6 @@ def client(server: LiveServer) -> Iterator[OpenAI]:
 @pytest.fixture
 def async_client(server: LiveServer) -> AsyncOpenAI:
     return AsyncOpenAI(base_url=server.base_url, api_key=server.key, http_client=checking_async_client(), max_retries=0)
-
-
-def wait_until(client: OpenAI, job_id: str, *statuses: str) -> FineTuningJob:
-    """The job once it has one of these statuses, or has ended."""
-    deadline_s = time.monotonic() + 120
-    while time.monotonic() < deadline_s:
-        job = client.fine_tuning.jobs.retrieve(job_id)
-        if job.status in (*statuses, "succeeded", "failed", "cancelled"):
-            return job
-        time.sleep(0.1)
-    raise AssertionError(f"{job_id} is still {job.status}")
-
-
-def jsonl(count: int) -> bytes:
-    """Short conversations as a training file."""
-    return b"".join(
-        json.dumps(
-            {"messages": [{"role": "user", "content": f"code {n}"}, {"role": "assistant", "content": f"Z-{n}"}]}
-        ).encode()
-        + b"\n"
-        for n in range(count)
-    )
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from conftest import MODEL
+from job_steps import MODEL
 from live_server import LiveServer
 from official import check
 from openai import AsyncOpenAI, OpenAI

@@ -5,7 +5,7 @@ import io
 
 import openai
 import pytest
-from conftest import MODEL, jsonl, wait_until
+from job_steps import MODEL, jsonl, wait_until
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 

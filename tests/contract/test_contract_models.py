@@ -2,7 +2,7 @@
 
 import openai
 import pytest
-from conftest import MODEL
+from job_steps import MODEL
 from openai import OpenAI
 from openai.types.fine_tuning import FineTuningJob
 

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from serving_names import MODEL, TUNED, Run
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM
 
 from tunesmith.catalog.fetch import install_base_model
-from tunesmith.catalog.models import embedded_model
 from tunesmith.core.settings import Settings
 from tunesmith.serving.export import export_for_serving
 from tunesmith.serving.registry import Registry
@@ -25,13 +25,9 @@ from tunesmith.store.repos.models import ModelRepo
 from tunesmith.store.tables import ModelRow
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tunesmith"
-MODEL = embedded_model().id
-TUNED = "ft:smollm2-135m-instruct:tunesmith:desk:abcd1234"
 LINEAR_LAYERS = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPT = "<|im_start|>system\nYou are brief.<|im_end|>\n<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
 QUESTIONS = ("What is the capital of France?", "Name a colour.", "Count to three.", "Wie geht es dir?")
-
-Run = Callable[[Coroutine[Any, Any, Any]], Any]
 
 
 @pytest.fixture(scope="session")

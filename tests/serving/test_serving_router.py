@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from conftest import MODEL, TUNED, Run
+from serving_names import MODEL, TUNED, Run
 
 from tunesmith.core.errors import NotFound, Unavailable
 from tunesmith.core.settings import Settings
