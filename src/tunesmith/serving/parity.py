@@ -61,7 +61,7 @@ MAX_DIFFERENCE = 2.0
 """Bounds in nats. Measured with SmolLM2-135M, a rank-16 adapter on all linear layers, merged to Q8_0 on a Q4_1 base:
 mean 0.08, largest 0.37 of 180 tokens; with a random adapter that swamps the base, which amplifies rounding, 0.20 and
 0.60. Wrong weights (the base in the tuned model's place): mean 4, largest 10. The bounds stand between, at twice the
-harshest rounding seen, because a false refusal costs a user the model. docs/lab/serving.md has the numbers.
+harshest rounding seen, because a false refusal costs a user the model. docs/lab/LOG.md has the numbers.
 """
 
 

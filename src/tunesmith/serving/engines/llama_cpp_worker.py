@@ -24,7 +24,7 @@ QUIET = 2
 ENVIRON = {"GOMP_SPINCOUNT": "5000"}
 """To be set when the child starts. llama.cpp's threads meet some hundred times a token, and OpenMP lets them spin long
 there: beside two busy processes on two cores an answer then comes at 0.7 tokens/s. With a short spin, then sleep, it is
-9, and 74 as before on a quiet machine (docs/lab/serving.md).
+9, and 74 as before on a quiet machine (docs/lab/LOG.md).
 """
 
 
