@@ -16,6 +16,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import SFTConfig, SFTTrainer
 
 TUNED = {"bf16": False, "gradient_checkpointing": False, "train_sampling_strategy": "group_by_length"}
+MOST_TOKENS = 3000
+"""More in one batch, and the peer was killed for memory (21 GB); the rest of a step is accumulated."""
 SHIPPED: dict[str, object] = {}
 
 
@@ -35,10 +37,12 @@ class Lockstep(TrainerCallback):
 
 def main(base_dir: str, rows_file: str, batch_size: int, mode: str, epochs: int) -> None:
     rows = json.loads(Path(rows_file).read_text())
+    at_once = min(batch_size, MOST_TOKENS // max(len(row["input_ids"]) for row in rows))
     torch.set_num_threads(2)
     config = SFTConfig(
         output_dir=str(Path(rows_file).parent / "trl"),
-        per_device_train_batch_size=batch_size,
+        per_device_train_batch_size=at_once,
+        gradient_accumulation_steps=batch_size // at_once,
         num_train_epochs=epochs,
         learning_rate=1e-4,
         max_length=None,

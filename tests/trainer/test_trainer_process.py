@@ -130,6 +130,25 @@ def test_paused_it_has_a_checkpoint_and_goes_on(tiny_base: Path, whole_run: Path
     assert [m.step for m in lines(run_dir / "metrics.jsonl", MetricLine)] == list(range(1, 241))
 
 
+def test_paused_while_behind_its_own_log_it_still_saves(tiny_base: Path, tmp_path: Path) -> None:
+    """Killed before its first checkpoint and started again, it repeats steps that its log has; a pause saves."""
+    run_dir = tmp_path / "run"
+    tiny.make_run(run_dir, tiny_base, num_rows=400, batch_size=1, n_epochs=1, eval_every_steps=400)
+    process = start(run_dir)
+    wait_until(lambda: steps_done(run_dir) >= 250)
+    process.kill()
+    finish(process, -signal.SIGKILL)
+    before = steps_done(run_dir)
+    process = start(run_dir)
+    wait_until(lambda: (run_dir / "events.jsonl").read_text().count("Phase: training") == 2)
+    time.sleep(0.2)  # some steps, which nothing shows while they repeat the log's
+    (run_dir / "control.json").write_text('{"action":"pause"}')
+    finish(process)
+    paused = result(run_dir)
+    assert 0 < paused.step < before, "the run was to be paused before it had caught up"
+    assert (run_dir / "checkpoints" / f"step-{paused.step:06d}").exists()
+
+
 def test_cancelled_it_stops_within_a_step(tiny_base: Path, tmp_path: Path) -> None:
     run_dir = tmp_path / "run"
     tiny.make_run(run_dir, tiny_base, **{**LONG, "n_epochs": 2000})

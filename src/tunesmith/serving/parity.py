@@ -7,6 +7,7 @@ once.
 """
 
 import math
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +95,12 @@ async def _engine_logprobs(base_url: str, headers: dict[str, str], prompt_token_
     question = {"prompt": prompt_token_ids, "n_predict": 1, "n_probs": NUM_ALTERNATIVES, "temperature": 0}
     async with httpx.AsyncClient(timeout=httpx.Timeout(None, connect=5), headers=headers) as client:
         response = await client.post(f"{base_url}/completion", json=question)
-    response.raise_for_status()
+    if response.status_code != HTTPStatus.OK:
+        raise Unavailable(
+            f"The engine refused a prompt of the parity certificate: {response.text[:200]}",
+            code="parity_failed",
+            param="model",
+        )
     (step,) = response.json()["completion_probabilities"]
     return {int(entry["id"]): float(entry["logprob"]) for entry in step["top_logprobs"]}
 

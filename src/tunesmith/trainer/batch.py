@@ -9,6 +9,7 @@ Sources: Prefix Grouper (arXiv 2506.05433), Tree Training (arXiv 2511.00413).
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import msgspec
 import numpy as np
@@ -147,21 +148,24 @@ class _Layout:
 
 
 def micro_batches(sequences: Sequence[TokenSequence], max_tokens: int) -> Iterator[list[TokenSequence]]:
-    """Cut a step into pieces whose distinct tokens stay under ``max_tokens`` (a longer row stands alone).
+    """Cut a step into pieces of at most ``max_tokens`` tokens besides the prefix that a piece's rows share.
 
-    Rows are sorted first, so that rows with a common prefix fall into the same piece. The gradient of the step does
-    not depend on the cut: each piece's loss is a sum, divided by the supervised tokens of the whole step.
+    Rows are sorted first, so that rows with a common prefix fall into the same piece; the prefix is not counted, or a
+    long one would leave each row alone and be computed for each. The gradient of the step does not depend on the cut:
+    each piece's loss is a sum, divided by the supervised tokens of the whole step.
     """
+    rows = sorted(sequences, key=lambda item: item.token_ids)
+    shared = [_common_length(a.token_ids, b.token_ids, 0) for a, b in pairwise(rows)]
     piece: list[TokenSequence] = []
-    distinct = 0
-    previous: list[int] = []
-    for sequence in sorted(sequences, key=lambda item: item.token_ids):
-        added = len(sequence.token_ids) - (_common_length(previous, sequence.token_ids, 0) if piece else 0)
-        if piece and distinct + added > max_tokens:
+    num_tokens = 0
+    for index, row in enumerate(rows):
+        added = len(row.token_ids) - (shared[index - 1] if piece else 0)
+        if piece and num_tokens + added > max_tokens:
             yield piece
-            piece, distinct, added = [], 0, len(sequence.token_ids)
-        piece.append(sequence)
-        distinct += added
-        previous = sequence.token_ids
+            piece = []
+        if not piece:
+            num_tokens, added = 0, len(row.token_ids) - (shared[index] if index < len(shared) else 0)
+        piece.append(row)
+        num_tokens += added
     if piece:
         yield piece

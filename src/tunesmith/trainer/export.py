@@ -21,7 +21,7 @@ CSV_COLUMNS = (
     "full_valid_loss",
     "full_valid_mean_token_accuracy",
 )
-_PARITY_ROWS, _PARITY_TOP = 4, 5
+_PARITY_ROWS, _PARITY_TOP, _PARITY_TOKENS = 4, 5, 1024
 
 
 def write_results_csv(run_dir: Path, lines: list[MetricLine]) -> None:
@@ -38,6 +38,8 @@ def write_results_csv(run_dir: Path, lines: list[MetricLine]) -> None:
 def write_parity(folder: Path, trained: TrainedModel, sequences: list[TokenSequence]) -> None:
     """The trainer's own next-token log-probabilities where answers begin and in their middle, for the first rows.
 
+    Where that is far behind, a place early in the row stands for it: an engine's context may be shorter than a row.
+
     Serving feeds the same token ids to its engine and compares: see serving.parity.
     """
     rows = [entry for sequence in sequences[:_PARITY_ROWS] for entry in _row_entries(trained, sequence)]
@@ -45,11 +47,10 @@ def write_parity(folder: Path, trained: TrainedModel, sequences: list[TokenSeque
 
 
 def _row_entries(trained: TrainedModel, sequence: TokenSequence) -> list[dict[str, Any]]:
-    batch = pack([sequence])
-    hidden_T_d = trained.hidden(batch)
+    hidden_T_d = trained.hidden(pack([sequence]))
     supervised = [t for t, learn in enumerate(sequence.is_trained) if learn]
     entries = []
-    for t in sorted({supervised[0], supervised[len(supervised) // 2]}):
+    for t in sorted({min(t, _PARITY_TOKENS) for t in (supervised[0], supervised[len(supervised) // 2])}):
         logits_V = (hidden_T_d[t - 1] @ trained.head_weight.T).double()
         top = logits_V.log_softmax(-1).topk(_PARITY_TOP)
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)

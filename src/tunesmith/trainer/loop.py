@@ -100,8 +100,8 @@ class Run:
         else:
             self.state = checkpoint.resume(newest, self.trained, self.optimizer)
             self.log.message(f"Resumed from the checkpoint of step {self.state.step}", step=self.state.step)
-            line = next(line for line in self.log.read_metrics() if line.step == self.state.step)
-            if self.ranks.is_main:
+            line = self._line_of(self.state.step)
+            if line is not None and self.ranks.is_main:
                 self._announce(newest, line)
         self.log.rewind_rows(self.state.step)
 
@@ -251,6 +251,10 @@ class Run:
             )
         )
 
+    def _line_of(self, step: int) -> MetricLine | None:
+        """The numbers of a step; a resumed run may be behind its log, and has none before its first step."""
+        return next((line for line in self.log.read_metrics() if line.step == step), None)
+
     def _obey_alone(self) -> None:
         """Between micro-batches. Several processes may have different numbers of them, so they obey between steps."""
         if self.ranks.size == 1:
@@ -268,10 +272,10 @@ class Run:
 
     def _stop(self, action: str) -> RunResult | None:
         """Save where the run stands, and say how it ended; after a signal there is no end, another trainer goes on."""
-        lines = self.log.read_metrics()
-        if lines and lines[-1].step == self.state.step and self.ranks.is_main:
+        line = self._line_of(self.state.step)
+        if line is not None and self.ranks.is_main:
             folder = checkpoint.save_checkpoint(self.run_dir, self.spec, self.trained, self.optimizer, self.state)
-            self._announce(folder, lines[-1])
+            self._announce(folder, line)
         if action == "terminate":
             self.log.message(f"Interrupted at step {self.state.step}; the run goes on when it is started again")
             return None

@@ -17,7 +17,7 @@ def step_rows(step: int, *, num_rows: int, batch_size: int, seed: int) -> list[i
 
 
 def learning_rate(step: int, *, peak: float, warmup_steps: int, total_steps: int) -> float:
-    """Linear warm-up, then linear decay that would reach zero one step after the last."""
+    """Linear warm-up, then linear decay from the peak that would reach zero one step after the last."""
     if step <= warmup_steps:
         return peak * step / warmup_steps
-    return peak * (total_steps + 1 - step) / (total_steps + 1 - warmup_steps)
+    return peak * (total_steps + 1 - step) / (total_steps - warmup_steps)
