@@ -8,7 +8,9 @@ import fcntl
 import os
 import signal
 import sys
+import time
 from pathlib import Path
+from typing import TextIO
 
 import msgspec
 
@@ -16,6 +18,7 @@ from tunesmith.core.errors import TunesmithError
 from tunesmith.core.types import LOCK_FILE, RESULT_FILE, SPEC_FILE, RunError, RunResult, RunSpec, write_json
 
 BUSY, TERMINATED = 75, 143
+_LOCK_TRIES, _LOCK_WAIT_S = 20, 0.05
 
 # Threads that wait spin briefly, then sleep (decision 0001). GNU OpenMP reads it when torch is first imported.
 if "OMP_WAIT_POLICY" not in os.environ:
@@ -26,10 +29,7 @@ def main(run_dir: Path) -> int:
     """Run or resume the run in ``run_dir``."""
     rank = int(os.environ.get("RANK", "0"))
     with (run_dir / LOCK_FILE).open("w") as lock:
-        try:
-            if rank == 0:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if rank == 0 and not _take(lock):
             print(f"another trainer is at work in {run_dir}", file=sys.stderr)  # noqa: T201
             return BUSY
         if (run_dir / RESULT_FILE).exists():
@@ -41,6 +41,18 @@ def main(run_dir: Path) -> int:
         if rank == 0:
             write_json(run_dir / RESULT_FILE, result)
     return 0
+
+
+def _take(lock: TextIO) -> bool:
+    """Take the directory's lock. Whoever only asks whether a trainer lives holds it for a moment: hence some tries."""
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            time.sleep(_LOCK_WAIT_S)
+        else:
+            return True
+    return False
 
 
 def _run_or_fail(run_dir: Path, spec: RunSpec) -> RunResult | None:
