@@ -70,6 +70,25 @@ def test_each_choice_has_its_own_seed() -> None:
     assert engine_payloads(request(seed=7))[0]["seed"] == 7
 
 
+@pytest.mark.parametrize(
+    ("stop", "sent"), [([], None), ("", None), ([""], None), (["", "END"], ["END"]), (["a", "b"], ["a", "b"])]
+)
+def test_empty_stops_stop_nothing(stop: str | list[str], sent: list[str] | None) -> None:
+    assert engine_payloads(request(stop=stop))[0].get("stop") == sent
+
+
+@pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
+def test_an_engine_is_asked_for_no_more_tokens_than_it_can_count(field: str) -> None:
+    assert engine_payloads(request(**{field: 2**70}))[0]["max_tokens"] < 2**31
+    assert engine_payloads(request(**{field: 32_768}))[0]["max_tokens"] == 32_768
+
+
+def test_tools_are_passed_on_as_they_came() -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [None, 1], "default": None}}}
+    tool = {"type": "function", "function": {"name": "look", "parameters": schema, "strict": True}}
+    assert engine_payloads(request(tools=[tool]))[0]["tools"] == [tool]
+
+
 @pytest.mark.parametrize(("asked", "sent"), [(None, 1), (0, 1), (3, 3), (20, 20)])
 def test_an_engine_is_always_asked_for_a_likeliest_token(asked: int | None, sent: int) -> None:
     payload = engine_payloads(request(logprobs=True, top_logprobs=asked))[0]
@@ -89,6 +108,16 @@ def test_an_engine_is_always_asked_for_a_likeliest_token(asked: int | None, sent
             "invalid_value",
         ),
         ({"messages": "Hello"}, "messages", "invalid_type"),
+        ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name", "invalid_type"),
+        (
+            {"messages": [{"role": "assistant", "tool_calls": [{}]}]},
+            "messages[0].tool_calls[0].id",
+            "missing_required_parameter",
+        ),
+        ({"messages": [{"role": "assistant", "tool_calls": "abc"}]}, "messages[0].tool_calls", "invalid_type"),
+        ({"messages": [{"role": "assistant", "function_call": "abc"}]}, "messages[0].function_call", "invalid_type"),
+        ({"tools": [{"x": 1}]}, "tools[0].type", "missing_required_parameter"),
+        ({"tools": [{"type": "function", "function": {}}]}, "tools[0].function.name", "missing_required_parameter"),
         ({"temperature": 2.5}, "temperature", "decimal_above_max_value"),
         ({"temperature": -1}, "temperature", "integer_below_min_value"),
         ({"temperature": "0.5"}, "temperature", "invalid_type"),

@@ -205,6 +205,20 @@ def test_a_wrong_value(client: OpenAI, changes: dict[str, Any], param: str) -> N
     assert refused.value.param == param
 
 
+def test_a_request_that_the_engine_cannot_read(client: OpenAI) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "not JSON"}}
+    turns = [{"role": "assistant", "tool_calls": [call]}, {"role": "tool", "tool_call_id": "c", "content": "x"}]
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask(client, messages=[*ASK["messages"], *turns])
+    assert caught.value.code == "engine_refused"
+
+
+def test_more_tokens_than_an_engine_can_count(client: OpenAI) -> None:
+    answer = ask(client, max_tokens=2**40, stop=["", "e"])
+    assert answer.choices[0].finish_reason == "stop"
+    assert answer.choices[0].message.content
+
+
 async def _both_at_once(client: AsyncOpenAI) -> tuple[str | None, str]:
     async def whole() -> str | None:
         return (await client.chat.completions.create(**ASK)).choices[0].message.content

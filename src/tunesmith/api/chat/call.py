@@ -15,6 +15,8 @@ from tunesmith.core.errors import InvalidRequest, TunesmithError, Unavailable
 from tunesmith.serving.engines.base import Engine
 
 PATH = "/v1/chat/completions"
+UNREADABLE = ("Failed to parse", "[json.exception.")
+"""How the engine begins to complain of a request that it cannot read; its status and type call that its own failure."""
 
 
 class _Error(msgspec.Struct):
@@ -26,6 +28,14 @@ class _Error(msgspec.Struct):
 
 class _ErrorBody(msgspec.Struct):
     error: _Error
+
+
+class EngineFailure(Unavailable):
+    """An engine failed while it answered; ``reason`` is its own word."""
+
+    def __init__(self, reason: str):
+        super().__init__(f"The engine of this model failed: {reason}.", code="engine_error", mend="Try again.")
+        self.reason = reason
 
 
 _errors = msgspec.json.Decoder(_ErrorBody)
@@ -41,7 +51,7 @@ async def opened_stream(engine: Engine, payload: dict[str, Any]) -> AsyncIterato
     body = msgspec.json.encode(payload)
     async with posted(engine.base_url + PATH, engine.headers, body) as response:
         if response.status != 200:
-            raise _engine_error(await response.body())
+            raise _refusal(await response.body())
         yield _chunks_of(response)
 
 
@@ -58,14 +68,22 @@ async def _chunks_of(response: EngineResponse) -> AsyncIterator[EngineChunk]:
                 yield chunk
                 if chunk.usage is not None:
                     return
-    raise _broken("its answer broke off")
+    raise EngineFailure("its answer broke off")
+
+
+def _refusal(raw: bytes) -> TunesmithError:
+    """The error instead of a stream. Within one, the same words are about what the model said."""
+    error = _engine_error(raw)
+    if isinstance(error, EngineFailure) and error.reason.startswith(UNREADABLE):
+        return _refused(error.reason)
+    return error
 
 
 def _engine_error(raw: bytes) -> TunesmithError:
     try:
         error = _errors.decode(raw).error
     except msgspec.DecodeError:
-        return _broken("it answered with something other than JSON")
+        return EngineFailure("it answered with something other than JSON")
     if error.type == "exceed_context_size_error":
         return InvalidRequest(
             f"This model's maximum context length is {error.n_ctx} tokens. However, your messages resulted in "
@@ -74,9 +92,9 @@ def _engine_error(raw: bytes) -> TunesmithError:
             code="context_length_exceeded",
         )
     if error.type == "invalid_request_error":
-        return InvalidRequest(f"The engine refused the request: {error.message}", code="engine_refused")
-    return _broken(error.message)
+        return _refused(error.message)
+    return EngineFailure(error.message)
 
 
-def _broken(reason: str) -> Unavailable:
-    return Unavailable(f"The engine of this model failed: {reason}.", code="engine_error", mend="Try again.")
+def _refused(reason: str) -> InvalidRequest:
+    return InvalidRequest(f"The engine refused the request: {reason}", code="engine_refused")

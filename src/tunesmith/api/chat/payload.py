@@ -3,13 +3,15 @@ for training rows (``data.formats``): a model must be asked in the form in which
 
 from typing import Any
 
-from tunesmith.api.wire.chat import ChatRequest, Message
+from tunesmith.api.wire.chat import ChatRequest, Message, ToolCall
 from tunesmith.core.errors import InvalidRequest
 
 # llama.cpp takes seeds of 32 bits, and the largest of them for "any".
 SEEDS = 2**32 - 1
 # Penalties count this many of the last tokens. The engine's own word for "the whole context", -1, turns them off.
 PENALTY_TOKENS = 2**15
+# llama.cpp counts in 32 bits. No context is as long, so that no answer becomes shorter by it.
+MOST_TOKENS = 2**30
 TEMPLATE_ROLES = {"developer": "system", "function": "tool"}
 PASSED_ON = (
     "temperature",
@@ -17,7 +19,6 @@ PASSED_ON = (
     "presence_penalty",
     "frequency_penalty",
     "logit_bias",
-    "tools",
     "tool_choice",
     "parallel_tool_calls",
     "response_format",
@@ -50,9 +51,11 @@ def _common(request: ChatRequest) -> dict[str, Any]:
         payload["repeat_last_n"] = PENALTY_TOKENS
     max_tokens = request.max_completion_tokens or request.max_tokens
     if max_tokens is not None:
-        payload["max_tokens"] = max_tokens
-    if request.stop:
-        payload["stop"] = [request.stop] if isinstance(request.stop, str) else request.stop
+        payload["max_tokens"] = min(max_tokens, MOST_TOKENS)
+    if request.stop_texts:
+        payload["stop"] = request.stop_texts
+    if request.tools:
+        payload["tools"] = [tool.model_dump(exclude_none=True) for tool in request.tools]
     if request.logprobs:
         # An engine that is asked for none of the likeliest tokens leaves out the chosen one too.
         payload |= {"logprobs": True, "top_logprobs": max(1, request.top_logprobs or 0)}
@@ -75,19 +78,19 @@ def _contradiction(message: str, param: str) -> InvalidRequest:
 
 
 def _template_message(message: Message, index: int) -> dict[str, Any]:
-    extra = message.model_extra or {}
     out: dict[str, Any] = {
         "role": TEMPLATE_ROLES.get(message.role, message.role),
         "content": _text(message, index),
     }
-    calls = extra.get("tool_calls") or []
-    if extra.get("function_call"):
-        calls = [*calls, {"id": "call_0", "function": extra["function_call"], "type": "function"}]
+    calls = list(message.tool_calls or [])
+    if message.function_call:
+        calls.append(ToolCall(id="call_0", function=message.function_call))
     if calls:
-        out["tool_calls"] = calls
-    for name in ("tool_call_id", "name"):
-        if extra.get(name) is not None:
-            out[name] = extra[name]
+        out["tool_calls"] = [call.model_dump(exclude_none=True) for call in calls]
+    if message.tool_call_id is not None:
+        out["tool_call_id"] = message.tool_call_id
+    if message.name is not None:
+        out["name"] = message.name
     if message.content is None and not calls:
         raise InvalidRequest(
             f"Invalid value for 'content': expected a string, got null in messages[{index}].",

@@ -10,9 +10,44 @@ import msgspec
 from msgspec import UNSET, UnsetType
 from pydantic import ConfigDict, Field
 
-from tunesmith.api.wire.shape import Metadata, RequestBody
+from tunesmith.api.wire.shape import Metadata, RequestBody, WholeBody
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "function_call"]
+
+
+class FunctionCall(RequestBody):
+    """``arguments`` is JSON as text, as a model wrote it."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+    arguments: str
+
+
+class ToolCall(RequestBody):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
+class ToolFunction(RequestBody):
+    """``parameters`` is a JSON schema; a function without it takes no arguments."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: Annotated[str, Field(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+
+class Tool(RequestBody):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    type: Literal["function"]
+    function: ToolFunction
 
 
 class Message(RequestBody):
@@ -22,6 +57,10 @@ class Message(RequestBody):
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[dict[str, Any]] | None = None
+    name: str | None = None
+    tool_calls: list[ToolCall] | None = None
+    tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
 
 
 class StreamOptions(RequestBody):
@@ -29,7 +68,7 @@ class StreamOptions(RequestBody):
     include_obfuscation: bool | None = None
 
 
-class ChatRequest(RequestBody):
+class ChatRequest(WholeBody):
     """POST /v1/chat/completions. Numbers must be numbers: OpenAI does not read them from strings either."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
@@ -42,7 +81,7 @@ class ChatRequest(RequestBody):
     max_completion_tokens: Annotated[int, Field(ge=1)] | None = None
     n: Annotated[int, Field(ge=1, le=8)] | None = None
     seed: Annotated[int, Field(ge=-(2**63), lt=2**63)] | None = None
-    stop: Annotated[list[str], Field(min_length=1, max_length=4)] | str | None = None
+    stop: Annotated[list[str], Field(max_length=4)] | str | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     logit_bias: dict[str, Annotated[float, Field(ge=-100, le=100)]] | None = None
@@ -50,7 +89,7 @@ class ChatRequest(RequestBody):
     top_logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    tools: list[dict[str, Any]] | None = None
+    tools: list[Tool] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
@@ -67,6 +106,12 @@ class ChatRequest(RequestBody):
     @property
     def num_choices(self) -> int:
         return self.n or 1
+
+    @property
+    def stop_texts(self) -> list[str]:
+        """Empty ones are left out: every answer begins with one."""
+        stop = [self.stop] if isinstance(self.stop, str) else self.stop or []
+        return [text for text in stop if text]
 
     @property
     def wants_usage(self) -> bool:

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field
 
-from tunesmith.api.wire.shape import Metadata, RequestBody, ResponseBody
+from tunesmith.api.wire.shape import Metadata, RequestBody, ResponseBody, WholeBody
 from tunesmith.store.tables import CheckpointRow, EventRow, JobRow
 
 Auto = Literal["auto"]
@@ -31,7 +31,7 @@ class Method(RequestBody):
     reinforcement: dict[str, Any] | None = None
 
 
-class CreateJob(RequestBody):
+class CreateJob(WholeBody):
     """POST /v1/fine_tuning/jobs."""
 
     model: str
