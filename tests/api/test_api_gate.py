@@ -1,6 +1,7 @@
 """Keys, limits, headers and errors: what every address has in common."""
 
 import re
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -71,6 +72,37 @@ def test_the_first_key_is_made_once_and_kept_as_a_hash(settings: Settings) -> No
     written = [path.read_bytes() for path in settings.home.glob("tunesmith.db*")]
     assert written
     assert not any(key.encode() in content for content in written)
+    kept = settings.home / "first_key"
+    assert kept.read_text() == f"{key}\n"
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o600
+
+
+def test_a_first_key_that_cannot_be_kept_does_not_count(settings: Settings) -> None:
+    blocked = settings.home / "first_key"
+    blocked.mkdir()
+    with pytest.raises(IsADirectoryError), TestClient(create_app(settings)):
+        pass
+    blocked.rmdir()
+    app = create_app(settings)
+    with TestClient(app):
+        assert blocked.read_text() == f"{app.state.first_key}\n"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/fine_tuning/jobs", rb'{"model":"\ud800","training_file":"f"}', "model"),
+        ("/v1/fine_tuning/jobs", rb'{"model":"m","training_file":"f","metadata":{"\udfff":"a"}}', "metadata"),
+        ("/v1/chat/completions", rb'{"model":"m","messages":[{"role":"user","content":"\ud800"}]}', "messages"),
+        ("/v1/chat/completions", rb'{"model":"m","messages":[],"\ud800":1}', None),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_refused(shared_api: TestClient, path: str, body: bytes, param: str | None) -> None:
+    answer = shared_api.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == (param, "invalid_value")
+    assert "half of a surrogate pair" in error["message"]
 
 
 def test_health_and_readiness_need_no_key(api: TestClient) -> None:

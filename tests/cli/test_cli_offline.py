@@ -42,6 +42,8 @@ def test_help_loads_nothing_heavy() -> None:
         (["files", "upload", "missing.jsonl"], 1, "missing.jsonl"),
         (["models", "pull", "nobody-knows-it"], 1, "nobody-knows-it"),
         (["chat", "any-model", "--json"], 1, "needs a message"),
+        (["serve", "--port", "99999"], 1, "99999"),
+        (["serve", "--port", "-1"], 1, "port"),
     ],
 )
 def test_misuse_is_one_line_with_a_status(offline: CommandLine, arguments: list[str], status: int, words: str) -> None:

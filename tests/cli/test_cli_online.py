@@ -144,6 +144,21 @@ def test_ctrl_c_only_detaches_from_a_watch(online: CommandLine, training_file: P
     assert online.run("jobs", "watch", job_id).returncode == 1
 
 
+def test_what_serve_and_its_children_write_is_for_the_owner_only(serve_process: ServeProcess, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    home.chmod(0o755)
+    (home / "serve.log").touch()  # the test's own file, made with the test's own mode
+    (home / "models").symlink_to(serve_process.home / "models")
+    with ServeProcess(home) as server:
+        online = CommandLine({"TUNESMITH_HOME": str(home), "TUNESMITH_BASE_URL": server.base_url})
+        online.output("chat", BASE, "Hello", "--max-tokens", "1")
+    assert stat.S_IMODE(home.stat().st_mode) == 0o700
+    written = [path for path in home.rglob("*") if path.name not in ("models", "serve.log")]
+    assert {"first_key", "tunesmith.db"} <= {path.name for path in written}
+    assert [path for path in written if path.stat().st_mode & 0o077] == []
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_stops_in_order_and_keeps_its_key(
     serve_process: ServeProcess, tmp_path: Path, number: signal.Signals

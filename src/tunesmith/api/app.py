@@ -25,8 +25,8 @@ from tunesmith.store.db import Database
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Nothing is opened before its lifespan starts.
 
-    While it runs, ``app.state.first_key`` holds the text of the first API key if this start made it, else None. There
-    is no CORS: browsers of other origins are kept out.
+    While it runs, ``app.state.first_key`` holds the text of the first API key if this start made it, else None; the
+    file ``first_key`` in the home keeps it. There is no CORS: browsers of other origins are kept out.
     """
     app = FastAPI(title="Tunesmith", version=__version__, docs_url=None, redoc_url=None, lifespan=_lifespan)
     app.state.settings = settings
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     settings: Settings = app.state.settings
     services = await run_in_threadpool(_open, settings)
-    app.state.first_key = await run_in_threadpool(make_first_key, services.database)
+    app.state.first_key = await run_in_threadpool(make_first_key, services.database, settings.home)
     app.state.doorkeeper = KeyCheck(services.database)
     app.state.services = services
     supervisor = Supervisor(settings, services.database, services.blobs)

@@ -1,7 +1,9 @@
 """API keys: the first one is made at the first start; the store keeps only their SHA-256."""
 
 import hashlib
+from pathlib import Path
 
+from tunesmith.api.first_key import keep_first_key
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import Unauthenticated
 from tunesmith.core.ids import new_id
@@ -13,13 +15,18 @@ from tunesmith.store.tables import KeyRow
 LAST_USED_EVERY_S = 60
 
 
-def make_first_key(database: Database) -> str | None:
-    """Make the first key unless there is one; returns its text, which is shown this once, else None."""
+def make_first_key(database: Database, home: Path) -> str | None:
+    """Make the first key unless there is one; returns its text, which is shown this once, else None.
+
+    The file in ``home`` is written before the key counts: a server that is killed in between has lost nothing, its next
+    start makes another.
+    """
     key = new_id("sk-", 48)
     with database.session() as session:
         keys = KeyRepo(session)
         if keys.count() > 0:
             return None
+        keep_first_key(home, key)
         keys.add(KeyRow(id=new_id("key_"), name="first", sha256=_hash(key), prefix=key[:7], created_at=unix_now_s()))
     return key
 
@@ -38,7 +45,7 @@ class KeyCheck:
                 "You didn't provide an API key. You need to provide your API key in an Authorization header using "
                 "Bearer auth (i.e. Authorization: Bearer YOUR_KEY).",
                 code="invalid_api_key",
-                mend="The server printed its first key when it started for the first time.",
+                mend="The server's first key is in the file first_key in its home.",
             )
         self._look_up(key.strip())
 
@@ -49,7 +56,7 @@ class KeyCheck:
             raise Unauthenticated(
                 f"Incorrect API key provided: {_masked(key)}.",
                 code="invalid_api_key",
-                mend="The server printed its first key when it started for the first time.",
+                mend="The server's first key is in the file first_key in its home.",
             )
         now_s = unix_now_s()
         if row.last_used_at is None or now_s - row.last_used_at >= LAST_USED_EVERY_S:

@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 import httpx
 import msgspec
 
+from tunesmith.api.first_key import FIRST_KEY_FILE
 from tunesmith.cli.objects import (
     Answer,
     Checkpoint,
@@ -44,9 +45,6 @@ from tunesmith.core.settings import Settings
 
 T = TypeVar("T")
 
-FIRST_KEY_FILE = "first_key"
-"""In ``TUNESMITH_HOME``: the first key, which ``serve`` leaves for the command line of the same user."""
-
 _BY_STATUS: dict[int, type[TunesmithError]] = {
     error.status: error
     for error in (
@@ -68,7 +66,7 @@ def find_base_url(settings: Settings, environ: Mapping[str, str] = os.environ) -
 
 
 def find_api_key(settings: Settings, environ: Mapping[str, str] = os.environ) -> str:
-    """``TUNESMITH_API_KEY``, else the key that ``serve`` left in its home, else none."""
+    """``TUNESMITH_API_KEY``, else the key that the server left in its home, else none."""
     key = environ.get("TUNESMITH_API_KEY", "")
     key_file = settings.home / FIRST_KEY_FILE
     return key or (key_file.read_text(encoding="ascii").strip() if key_file.exists() else "")

@@ -5,13 +5,15 @@ import os
 import signal
 import socket
 from dataclasses import replace
+from pathlib import Path
 from types import FrameType
 
+from tunesmith.api.first_key import FIRST_KEY_FILE
 from tunesmith.cli import show
-from tunesmith.cli.client import FIRST_KEY_FILE
-from tunesmith.core.errors import Unavailable
+from tunesmith.core.errors import InvalidRequest, Unavailable
 from tunesmith.core.settings import Settings, load_settings
 
+PORTS = 2**16
 STREAMS_END_WITHIN_S = 5
 """How long answers that are being streamed may go on after Ctrl-C."""
 
@@ -28,12 +30,35 @@ def serve(*, host: str | None = None, port: int | None = None) -> None:
     """
     settings = load_settings()
     settings = replace(settings, host=host or settings.host, port=settings.port if port is None else port)
+    _require_port(settings.port)
     listener = _listen(settings)
     settings = replace(settings, port=listener.getsockname()[1])
+    _keep_private(settings.home)
     _ask_database(settings)
     _install_embedded_model(settings)
     _run(settings, listener)
     show.line("Stopped. Training jobs that were running go on; the next tunesmith serve follows them.")
+
+
+def _require_port(port: int) -> None:
+    if not 0 <= port < PORTS:
+        raise InvalidRequest(
+            f"Cannot listen on port {port}: there is no such port.",
+            code="invalid_value",
+            param="port",
+            mend=f"Choose one up to {PORTS - 1}, or 0 for a free one, with --port.",
+        )
+
+
+def _keep_private(home: Path) -> None:
+    """Training data and weights are the owner's: nobody else may read them, in whatever process they are written."""
+    os.umask(0o077)
+    home.mkdir(parents=True, exist_ok=True)
+    if home.stat().st_mode & 0o077:
+        try:
+            home.chmod(0o700)
+        except PermissionError:
+            show.note(f"{home} belongs to another user and is open to others; what is in it from before may be read.")
 
 
 def _listen(settings: Settings) -> socket.socket:
@@ -58,7 +83,6 @@ def _ask_database(settings: Settings) -> None:
     """A database that does not answer is one clear line here; inside the server it would be a trace."""
     from tunesmith.store.db import Database
 
-    settings.home.mkdir(parents=True, exist_ok=True)
     database = Database(settings.resolved_database_url)
     try:
         database.ping()
@@ -116,16 +140,7 @@ def _announce(settings: Settings, first_key: str | None) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     show.line(f"Tunesmith listens on http://{host}:{settings.port}/v1")
     show.line(f"Everything lies in {settings.home}")
-    key_file = settings.home / FIRST_KEY_FILE
     if first_key is not None:
-        _write_private(key_file.as_posix(), first_key + "\n")
         show.line(f"First API key: {first_key}")
-        show.line(f"It is shown only now; {key_file} keeps it for the command line on this machine.")
+        show.line(f"It is shown only now; {settings.home / FIRST_KEY_FILE} keeps it, for you alone. Do not lose it.")
     show.line("Ctrl-C stops the server.")
-
-
-def _write_private(path: str, text: str) -> None:
-    """Write a file that only its owner can read, from its first byte on."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(text)
