@@ -129,7 +129,7 @@ def test_a_job_is_cancelled_while_its_files_are_checked(world: World) -> None:
     assert job.finished_at is not None
     with pytest.raises(Conflict) as caught:
         world.service.cancel(job.id)
-    assert caught.value.message == "The job is cancelled and cannot become cancelled."
+    assert caught.value.message == "The job is cancelled already."
     for _ in range(3):
         world.supervisor.look()
     assert world.service.get(job.id).status == "cancelled"

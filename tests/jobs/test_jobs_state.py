@@ -5,7 +5,7 @@ from itertools import product
 import pytest
 
 from tunesmith.core.errors import Conflict
-from tunesmith.jobs.state import FOLLOWERS, is_terminal, move
+from tunesmith.jobs.state import FOLLOWERS, Status, is_terminal, move
 
 ALLOWED = {
     ("validating_files", "queued"),
@@ -30,8 +30,23 @@ def test_only_the_allowed_states_follow(status: str, to: str) -> None:
     else:
         with pytest.raises(Conflict) as caught:
             move(status, to)  # type: ignore[arg-type]
-        assert caught.value.message == f"The job is {status} and cannot become {to}."
+        assert caught.value.message.startswith(("The job is ", "The job has "))
         assert caught.value.code == "invalid_job_state"
+
+
+@pytest.mark.parametrize(
+    ("status", "to", "message"),
+    [
+        ("cancelled", "cancelled", "The job is cancelled already."),
+        ("succeeded", "cancelled", "The job has succeeded and can no longer be cancelled."),
+        ("failed", "paused", "The job has failed and can no longer be paused."),
+        ("validating_files", "paused", "The job is validating_files and cannot be paused now."),
+    ],
+)
+def test_a_refusal_says_it_plainly(status: str, to: Status, message: str) -> None:
+    with pytest.raises(Conflict) as caught:
+        move(status, to)
+    assert str(caught.value) == message
 
 
 def test_what_has_ended_stays_ended() -> None:

@@ -170,7 +170,7 @@ class JobService:
                 f"Model {base.id} is not installed on this server.",
                 code="model_not_available",
                 param="model",
-                mend=f"Run: tunesmith models install {base.id}.",
+                mend=f"Run: tunesmith models pull {base.id}.",
             )
         return base.id, start
 

@@ -20,6 +20,18 @@ FOLLOWERS: dict[Status, frozenset[Status]] = {
     "cancelled": frozenset(),
 }
 
+ENDED = {"succeeded": "has succeeded", "failed": "has failed", "cancelled": "is cancelled"}
+WORDS: dict[Status, str] = {
+    "validating_files": "checked",
+    "queued": "queued",
+    "running": "run",
+    "paused": "paused",
+    "succeeded": "finished",
+    "failed": "failed",
+    "cancelled": "cancelled",
+}
+"""What is done to a job that gets this status."""
+
 
 def is_terminal(status: str) -> bool:
     """Whether nothing can follow."""
@@ -30,9 +42,12 @@ def move(status: str, to: Status) -> Status:
     """The status ``to``, where it may follow ``status``. Raises ``Conflict`` where it may not."""
     if to in FOLLOWERS[cast(Status, status)]:
         return to
-    allowed = ", ".join(sorted(FOLLOWERS[cast(Status, status)])) or "nothing"
-    raise Conflict(
-        f"The job is {status} and cannot become {to}.",
-        code="invalid_job_state",
-        mend=f"From {status} a job can become: {allowed}.",
-    )
+    raise Conflict(_refusal(status, to), code="invalid_job_state")
+
+
+def _refusal(status: str, to: Status) -> str:
+    if status == to:
+        return f"The job is {status} already."
+    if is_terminal(status):
+        return f"The job {ENDED[status]} and can no longer be {WORDS[to]}."
+    return f"The job is {status} and cannot be {WORDS[to]} now."
