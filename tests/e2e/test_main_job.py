@@ -19,7 +19,7 @@ from tunesmith.trainer.batch import pack
 from tunesmith.trainer.model import TrainedModel, load_model
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
-NUM_ROWS, NUM_ASKED, MAX_TOKENS = 64, 5, 16
+NUM_ROWS, NUM_ASKED, MAX_TOKENS = 24, 5, 16
 CLEAR_NATS = 0.5
 """Where the trainer prefers its first choice by this much, the 8-bit engine must choose it too."""
 
@@ -34,7 +34,7 @@ def client(server: LiveServer) -> Iterator[OpenAI]:
 def job(client: OpenAI) -> FineTuningJob:
     rows = (DATA / "train.jsonl").read_bytes().splitlines(keepends=True)[:NUM_ROWS]
     file = client.files.create(file=("train.jsonl", b"".join(rows)), purpose="fine-tune")
-    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2, "batch_size": 8}}}
+    method = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 8, "batch_size": 4}}}
     created = client.fine_tuning.jobs.create(
         model="smollm2-135m-instruct",
         training_file=file.id,
@@ -52,7 +52,8 @@ def job(client: OpenAI) -> FineTuningJob:
 
 
 def questions() -> list[list[dict[str, str]]]:
-    rows = (DATA / "heldout.jsonl").read_bytes().splitlines()[:NUM_ASKED]
+    """Rows it was trained on, whose answers it knows: elsewhere so small a run leaves near-ties."""
+    rows = (DATA / "train.jsonl").read_bytes().splitlines()[:NUM_ASKED]
     return [json.loads(row)["messages"][:2] for row in rows]
 
 
@@ -65,7 +66,7 @@ def test_the_job_learned_and_counts_exactly(client: OpenAI, job: FineTuningJob, 
     assert job.trained_tokens == sum(json.loads(line)["num_tokens"] for line in metrics)
     assert spec.total_steps == len(metrics)
     held_out = [event.message for event in events if "Held out" in event.message]
-    assert any("6 of 64" in message for message in held_out), held_out
+    assert any("2 of 24" in message for message in held_out), held_out
 
 
 def test_trainer_and_server_give_the_same_greedy_answers(
