@@ -1,6 +1,7 @@
 """The real command as a process, and a real server that ``tunesmith serve`` started."""
 
 import json
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,11 @@ from command_line import CommandLine, ServeProcess
 from tunesmith.catalog.fetch import install_base_model
 from tunesmith.catalog.models import embedded_model
 from tunesmith.core.settings import Settings
+
+# A shell that starts the suite in the background ignores Ctrl-C, and children inherit that: the commands under test
+# must see it.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tunesmith"
 

@@ -10,6 +10,9 @@ import msgspec
 
 from tunesmith.core.errors import DataError
 
+Kind = Literal["chat", "preference", "reinforcement", "completion"]
+"""What a row is for: supervised chat, a preference pair, reinforcement, or the legacy prompt with its completion."""
+
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 
 

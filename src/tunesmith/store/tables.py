@@ -50,6 +50,10 @@ class FileRow(Base):
     status_details: Mapped[str | None]
     expires_at: Mapped[int | None]
     sha256: Mapped[str]
+    parent_id: Mapped[str | None]
+    """The file that this one was made from; it may have been deleted since."""
+    lineage: Mapped[dict[str, Any] | None]
+    """How it was made: ``{"action": "mend" | "split" | "generate", ...}`` with what was chosen and what changed."""
 
 
 class JobRow(Base):
@@ -97,6 +101,12 @@ class JobRow(Base):
     """cancel or pause: what the trainer has been asked, until it has obeyed."""
     requested_at: Mapped[float | None]
     occupies_machine: Mapped[bool] = mapped_column(default=False)
+    data_digests: Mapped[dict[str, Any] | None]
+    """``{"train": hex, "valid": hex or null}``: digests of the token ids and marks that the trainer must read."""
+    quote: Mapped[dict[str, Any] | None]
+    """What the job was expected to take when it was planned (``metering.estimate.Quote``)."""
+    actual: Mapped[dict[str, Any] | None]
+    """What it took, beside the quote (``metering.estimate.Actual``)."""
 
 
 class EventRow(Base):
