@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from tunesmith.serving.engines.llama_cpp_worker import ENVIRON, WorkerConfig, engine_params
+from tunesmith.serving.engines.child import ENVIRON
+from tunesmith.serving.engines.llama_cpp_worker import WorkerConfig, engine_params
 
 API_KEY = "bench"
 HEADERS = {"Authorization": f"Bearer {API_KEY}"}

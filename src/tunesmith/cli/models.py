@@ -45,16 +45,21 @@ def delete(name: str, *, as_json: show.AsJson = False) -> None:
 
 @app.command
 def pull(name: str = "smollm2-135m-instruct", *, as_json: show.AsJson = False) -> None:
-    """Fetch a base model into this machine's model store; no server is needed.
+    """Fetch a model into this machine's model store; no server is needed.
 
     Parameters
     ----------
     name
-        A base model of the catalog.
+        A base model of the catalog, or all-minilm-l6-v2, which compares texts when data is checked.
     """
+    from tunesmith.catalog.embedding import EMBEDDING_MODEL, install_embedding_model
     from tunesmith.catalog.fetch import install_base_model
 
-    folder = install_base_model(load_settings(), name, show.note)
+    settings = load_settings()
+    if name == EMBEDDING_MODEL:
+        folder = install_embedding_model(settings, show.note)
+    else:
+        folder = install_base_model(settings, name, show.note)
     if as_json:
         show.json_object({"id": name, "folder": str(folder)})
     else:

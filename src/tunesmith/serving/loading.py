@@ -8,7 +8,8 @@ import msgspec
 from tunesmith.catalog.fetch import GGUF_FILE
 from tunesmith.core.errors import Unavailable
 from tunesmith.core.settings import Settings
-from tunesmith.serving.engines.llama_cpp import EngineOptions, LlamaCppProcess, num_threads_or_all, start_llama_cpp
+from tunesmith.serving.engines.child import num_threads_or_all
+from tunesmith.serving.engines.llama_cpp import EngineOptions, LlamaCppProcess, start_llama_cpp
 from tunesmith.serving.export import ServedFiles, served_files
 from tunesmith.serving.parity import certify
 from tunesmith.serving.registry import ServedModel

@@ -17,7 +17,8 @@ import msgspec
 import psutil
 
 from tunesmith.core.errors import Unavailable
-from tunesmith.serving.engines.llama_cpp_worker import ENVIRON, WorkerConfig, WorkerFailed, WorkerReady
+from tunesmith.serving.engines.child import ENVIRON
+from tunesmith.serving.engines.llama_cpp_worker import WorkerConfig, WorkerFailed, WorkerReady
 
 WORKER = "tunesmith.serving.engines.llama_cpp_worker"
 STOP_GRACE_S = 5.0
@@ -107,13 +108,6 @@ def start_failed(reason: str, log_path: Path) -> Unavailable:
         param="model",
         mend=f"The engine's own messages are in {log_path.name} in the folder of logs.",
     )
-
-
-def num_threads_or_all(num_threads: int) -> int:
-    """0 means every core that this process may use. llama.cpp's own default counts cores that it may not use."""
-    if num_threads:
-        return num_threads
-    return len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
 
 
 async def _spawn(log_path: Path) -> asyncio.subprocess.Process:

@@ -6,26 +6,16 @@ end, so the child cannot outlive it, whatever kills the parent. llama.cpp's own 
 parent sends to a file.
 """
 
-import ctypes
 import os
-import signal
 import sys
 from typing import Any
 
 import msgspec
 
-PR_SET_PDEATHSIG = 1
-"""From linux/prctl.h. The kernel then signals this process when the thread that started it ends."""
+from tunesmith.serving.engines.child import die_with
 
 QUIET = 2
 """llama.cpp's verbosity that prints warnings and errors only."""
-
-
-ENVIRON = {"GOMP_SPINCOUNT": "5000"}
-"""To be set when the child starts. llama.cpp's threads meet some hundred times a token, and OpenMP lets them spin long
-there: beside two busy processes on two cores an answer then comes at 0.7 tokens/s. With a short spin, then sleep, it is
-9, and 74 as before on a quiet machine (docs/lab/LOG.md).
-"""
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +43,7 @@ def main() -> None:
     reply = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # llama.cpp must not write between our lines
     config = msgspec.json.decode(sys.stdin.buffer.readline(), type=WorkerConfig)
-    _die_with(config.parent_pid)
+    die_with(config.parent_pid)
     try:
         server = serve(config)
     except RuntimeError as error:
@@ -102,14 +92,6 @@ def _set_openai_sampling(sampling: Any) -> None:
     sampling.top_k = 0
     sampling.min_p = 0.0
     sampling.penalty_last_n = -1  # presence and frequency penalties count the whole context
-
-
-def _die_with(parent_pid: int) -> None:
-    """Ask the kernel for SIGKILL at the parent's death (Linux), and look whether it is dead already."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:
-        os._exit(1)
 
 
 if __name__ == "__main__":
