@@ -1,0 +1,109 @@
+"""Where a generation stands, read from its journal: what was answered, what was spent, what is still out."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from tunesmith.data.generate.journal import Answered, Asked, Ended, Event, Planned, Refused, Started
+from tunesmith.data.generate.questions import Step
+
+Call = tuple[int, Step]
+
+
+@dataclass
+class Spending:
+    """Tokens of the teacher. ``lost`` ones may have been billed: calls that were sent and never answered, because the
+    teacher was too slow or the process was killed. They are counted at about the most they can have been."""
+
+    num_calls: int = 0
+    num_estimated: int = 0
+    num_lost: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    lost_prompt_tokens: int = 0
+    lost_completion_tokens: int = 0
+
+    def add(self, event: Answered | Refused) -> None:
+        self.num_calls += 1
+        self.prompt_tokens += event.prompt_tokens
+        self.completion_tokens += event.completion_tokens
+        self.num_estimated += isinstance(event, Answered) and event.is_estimated
+
+    def lose(self, asked: Asked, times: int = 1) -> None:
+        self.num_lost += times
+        self.lost_prompt_tokens += times * asked.prompt_tokens
+        self.lost_completion_tokens += times * asked.completion_tokens
+
+
+@dataclass
+class State:
+    """``apply`` every event in order; the one that writes the journal applies what it writes."""
+
+    prompts: dict[int, Answered] = field(default_factory=dict)
+    answers: dict[int, Answered] = field(default_factory=dict)
+    refused: dict[int, Refused] = field(default_factory=dict)
+    in_flight: dict[Call, Asked] = field(default_factory=dict)
+    spending: Spending = field(default_factory=Spending)
+    num_slots: int = 0
+    started_at: float = 0.0
+    num_calls_before_start: int = 0
+    ended: Ended | None = None
+
+    @classmethod
+    def of(cls, events: Iterable[Event]) -> "State":
+        state = cls()
+        for event in events:
+            state.apply(event)
+        return state
+
+    def apply(self, event: Event) -> None:
+        match event:
+            case Started():
+                self._start(event)
+            case Planned():
+                self.num_slots = event.num_slots
+            case Asked():
+                self.in_flight[event.slot, event.step] = event
+            case Answered():
+                self._settle(event)
+                kept = self.prompts if event.step == "prompt" else self.answers
+                kept[event.slot] = event
+            case Refused():
+                self._settle(event)
+                self.refused[event.slot] = event
+            case Ended():
+                self._lose_all()
+                self.ended = event
+
+    def is_complete(self, slot: int) -> bool:
+        return slot in self.answers or slot in self.refused
+
+    @property
+    def num_complete(self) -> int:
+        return len(self.answers) + len(self.refused)
+
+    def remaining_s(self, now_s: float) -> float | None:
+        """Estimated time to the end of what is planned, at the pace of this run; None before it has one."""
+        num_done = self.spending.num_calls - self.num_calls_before_start
+        elapsed_s = now_s - self.started_at
+        if self.ended is not None or num_done == 0 or elapsed_s <= 0:
+            return None
+        half_done = len(self.prompts.keys() - self.answers.keys() - self.refused.keys())
+        num_left = 2 * max(0, self.num_slots - self.num_complete) - half_done
+        return max(0, num_left) * elapsed_s / num_done
+
+    def _start(self, event: Started) -> None:
+        self._lose_all()
+        self.started_at = event.at
+        self.num_calls_before_start = self.spending.num_calls
+        self.ended = None
+
+    def _settle(self, event: Answered | Refused) -> None:
+        asked = self.in_flight.pop((event.slot, event.step))
+        self.spending.add(event)
+        if isinstance(event, Answered) and event.num_timeouts:
+            self.spending.lose(asked, event.num_timeouts)
+
+    def _lose_all(self) -> None:
+        for asked in self.in_flight.values():
+            self.spending.lose(asked)
+        self.in_flight.clear()
