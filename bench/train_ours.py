@@ -10,8 +10,9 @@ import torch
 import transformers
 
 from tunesmith.core.types import RunSpec
+from tunesmith.data.steps import micro_batches
 from tunesmith.data.tokens import TokenSequence
-from tunesmith.trainer.batch import micro_batches, pack
+from tunesmith.trainer.batch import pack
 from tunesmith.trainer.compute import row_set_losses
 from tunesmith.trainer.measure import choose_dtype, gemm_rate, peak_memory_bytes
 from tunesmith.trainer.model import TrainedModel, load_model

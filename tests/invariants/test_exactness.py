@@ -14,9 +14,10 @@ from transformers import AutoModelForCausalLM
 import tiny
 from tiny import SHAPES
 from tunesmith.data.formats import decode_row
+from tunesmith.data.steps import micro_batches
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
 from tunesmith.trainer import attention, checkpoint
-from tunesmith.trainer.batch import micro_batches, pack
+from tunesmith.trainer.batch import pack
 from tunesmith.trainer.checkpoint import RunState
 from tunesmith.trainer.model import TrainedModel, wrap_model
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tunesmith.data.steps import micro_batches, num_distinct_tokens, step_rows, steps_per_epoch
 from tunesmith.data.tokens import TokenSequence
-from tunesmith.trainer.batch import micro_batches, pack
-from tunesmith.trainer.schedule import learning_rate, step_rows, steps_per_epoch
+from tunesmith.trainer.batch import pack
+from tunesmith.trainer.schedule import learning_rate
 
 Rows = list[list[int]]
 some_rows = st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_size=1, max_size=7)
@@ -31,6 +32,7 @@ def test_each_row_sees_itself_and_nothing_else(rows: Rows) -> None:
     expected = [(row, ids[: t + 1]) for row, ids in enumerate(rows) for t in range(1, len(ids))]
     assert sorted(found) == sorted(expected)
     assert len(ids) == len({tuple(row[:t]) for row in rows for t in range(1, len(row))})
+    assert len(ids) == num_distinct_tokens(sequences(rows))
 
 
 @given(some_rows, st.integers(1, 20))

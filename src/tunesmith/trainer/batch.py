@@ -8,14 +8,14 @@ down the tree, so each row sees what it would see alone: same loss, same gradien
 Sources: Prefix Grouper (arXiv 2506.05433), Tree Training (arXiv 2511.00413).
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from tunesmith.data.steps import common_length
 from tunesmith.data.tokens import TokenSequence
 
 IntArray = npt.NDArray[np.int64]
@@ -79,18 +79,11 @@ def _insert(node: _Node, inputs: list[int], row: int) -> None:
             node.children[inputs[start]] = child
             node = child
             break
-        shared = _common_length(child.token_ids, inputs, start)
+        shared = common_length(child.token_ids, inputs, start)
         if shared < len(child.token_ids):
             child = _split(node, child, shared)
         node, start = child, start + shared
     node.rows.append(row)
-
-
-def _common_length(token_ids: list[int], inputs: list[int], start: int) -> int:
-    limit = min(len(token_ids), len(inputs) - start)
-    if token_ids[:limit] == inputs[start : start + limit]:
-        return limit
-    return next(i for i in range(limit) if token_ids[i] != inputs[start + i])
 
 
 def _split(parent: _Node, child: _Node, at: int) -> _Node:
@@ -145,27 +138,3 @@ class _Layout:
             lines=[sequence.line for sequence in sequences],
             num_row_tokens=sum(len(sequence.token_ids) for sequence in sequences),
         )
-
-
-def micro_batches(sequences: Sequence[TokenSequence], max_tokens: int) -> Iterator[list[TokenSequence]]:
-    """Cut a step into pieces of at most ``max_tokens`` tokens besides the prefix that a piece's rows share.
-
-    Rows are sorted first, so that rows with a common prefix fall into the same piece; the prefix is not counted, or a
-    long one would leave each row alone and be computed for each. The gradient of the step does not depend on the cut:
-    each piece's loss is a sum, divided by the supervised tokens of the whole step.
-    """
-    rows = sorted(sequences, key=lambda item: item.token_ids)
-    shared = [_common_length(a.token_ids, b.token_ids, 0) for a, b in pairwise(rows)]
-    piece: list[TokenSequence] = []
-    num_tokens = 0
-    for index, row in enumerate(rows):
-        added = len(row.token_ids) - (shared[index - 1] if piece else 0)
-        if piece and num_tokens + added > max_tokens:
-            yield piece
-            piece = []
-        if not piece:
-            num_tokens, added = 0, len(row.token_ids) - (shared[index] if index < len(shared) else 0)
-        piece.append(row)
-        num_tokens += added
-    if piece:
-        yield piece

@@ -23,7 +23,7 @@ _RNG = "rng_state"
 
 
 class RunState(msgspec.Struct, kw_only=True):
-    """Where a run stands after ``step``; the data position follows from the step (see schedule)."""
+    """Where a run stands after ``step``; the data position follows from the step (see data.steps)."""
 
     step: int = 0
     trained_tokens: int = 0

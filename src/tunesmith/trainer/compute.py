@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import torch
 
+from tunesmith.data.steps import micro_batches
 from tunesmith.data.tokens import TokenSequence
-from tunesmith.trainer.batch import micro_batches, pack
+from tunesmith.trainer.batch import pack
 from tunesmith.trainer.model import TrainedModel
 from tunesmith.trainer.ranks import Ranks
 

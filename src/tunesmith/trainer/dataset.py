@@ -9,8 +9,8 @@ from tunesmith.core.errors import DataError, TrainerError
 from tunesmith.core.types import RunSpec
 from tunesmith.data.read import read_rows
 from tunesmith.data.split import held_out_rows
+from tunesmith.data.steps import step_rows
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
-from tunesmith.trainer import schedule
 
 
 class RunData(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,7 +29,7 @@ class RunData(msgspec.Struct, frozen=True, kw_only=True):
 
     def step_sequences(self, step: int, spec: RunSpec) -> list[TokenSequence]:
         """The sequences of the rows that ``step`` trains on."""
-        chosen = schedule.step_rows(step, num_rows=len(self.rows), batch_size=spec.batch_size, seed=spec.seed)
+        chosen = step_rows(step, num_rows=len(self.rows), batch_size=spec.batch_size, seed=spec.seed)
         return [sequence for row in chosen for sequence in self.rows[row]]
 
 

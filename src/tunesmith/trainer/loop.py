@@ -22,6 +22,7 @@ from tunesmith.core.types import (
     RunResult,
     RunSpec,
 )
+from tunesmith.data.steps import steps_per_epoch
 from tunesmith.data.tokens import TokenSequence
 from tunesmith.trainer import checkpoint, export, schedule
 from tunesmith.trainer.checkpoint import RunState
@@ -68,7 +69,7 @@ class Run:
             fused=True,
         )
         self.state = RunState()
-        self.steps_per_epoch = schedule.steps_per_epoch(data.num_train_rows, spec.batch_size)
+        self.steps_per_epoch = steps_per_epoch(data.num_train_rows, spec.batch_size)
         self.total_steps = self.steps_per_epoch * spec.n_epochs
         self.is_terminated: Callable[[], bool] = lambda: False
         self._is_evaluating = False
