@@ -4,7 +4,7 @@ The mask comes from rendering the conversation step by step: what the template a
 what the model must learn to say, up to and including the end-of-turn token. No ``{% generation %}`` is needed.
 """
 
-import re
+import hashlib
 from pathlib import Path
 
 import msgspec
@@ -13,21 +13,8 @@ from tokenizers import Tokenizer
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats import ChatRow
 from tunesmith.data.render import ChatTemplate, Messages, TemplateError, Tools
-
-_PROBES = (
-    "",
-    " ",
-    "a",
-    "Hello world",
-    " two  spaces",
-    "line\nbreak\n",
-    "tab\tä ö ü",
-    "2024-01-31 x1y",
-    "日本語 🙂",
-    "a<b>c",
-)
-_MAX_CACHED_CHARS = 4096
-_MAX_CACHE_ENTRIES = 200_000
+from tunesmith.data.shapes import Shapes, Tokens, Turn
+from tunesmith.data.words import TextEncoder
 
 
 class TokenSequence(msgspec.Struct, frozen=True):
@@ -46,16 +33,15 @@ class RowTokenizer:
     """Renders and tokenises rows for one model. Each distinct piece of text is tokenised once."""
 
     def __init__(self, tokenizer: Tokenizer, template: ChatTemplate):
-        self._tokenizer = tokenizer
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+        self._encoder = TextEncoder(tokenizer)
         self._template = template
-        special = {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-        self._special_ids = special
-        self._end_ids = frozenset(special.values())
-        longest_first = sorted(special, key=len, reverse=True)
-        self._split = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
-        self._cache: dict[str, list[int]] = {}
-        if not self._is_split_exact():
-            self._split = None
+        self._shapes = None
+        if self._encoder.can_split and "strftime_now" not in template.source:
+            self._shapes = Shapes(self._encoder, self._cut_sample, self._join_sample)
+        self.identity = _identity(tokenizer, template)
+        """SHA-256 of tokenizer and template: rows of equal identity have equal tokens."""
 
     @classmethod
     def from_dir(cls, folder: Path, template_dir: Path | None = None) -> "RowTokenizer":
@@ -72,16 +58,7 @@ class RowTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text. Special tokens are recognised; none is added."""
-        if self._split is None:
-            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        ids: list[int] = []
-        for piece in self._split.split(text):
-            special = self._special_ids.get(piece)
-            if special is not None:
-                ids.append(special)
-            elif piece:
-                ids.extend(self._encode_piece(piece))
-        return ids
+        return self._encoder.encode(text)
 
     def encode_prompt(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Token ids that a server feeds before it lets the model answer."""
@@ -94,22 +71,35 @@ class RowTokenizer:
         every trained answer becomes a sequence of its own, which is what a server would feed (shared prefixes cost
         nothing in the trainer). Raises DataError when the template refuses the row or shows no end of turn.
         """
+        tokens = None if self._shapes is None else self._shapes.encode(row)
+        if tokens is not None:
+            return [TokenSequence(line, *tokens)]
+        spans = self._spans(row, line)
+        turns = _chain(spans)
+        if turns is not None:
+            return [TokenSequence(line, *self._join(turns, line))]
+        return [TokenSequence(line, *self._join([span], line)) for span in spans if span.is_trained]
+
+    def _spans(self, row: ChatRow, line: int) -> list[Turn]:
+        """Every answer up to the last one that is trained, each with all that stands before it as its context."""
         messages, tools = row.template_messages(), row.template_tools()
-        turns = [index for index, message in enumerate(row.messages) if message.role == "assistant"]
-        last = max(index for index in turns if row.messages[index].is_trained())
+        last = max(index for index, message in enumerate(row.messages) if message.is_trained())
+        turns = [index for index in range(last + 1) if row.messages[index].role == "assistant"]
         try:
-            spans = [self._turn(messages, tools, index, line) for index in turns if index <= last]
+            texts = [self._render_turn(messages, tools, index, line) for index in turns]
         except TemplateError as error:
             raise DataError(
                 f"The model's chat template refuses the row: {error}", line=line, json_path="$.messages"
             ) from None
-        trained = [row.messages[index].is_trained() for index in turns if index <= last]
-        sequence = self._one_sequence(spans, trained, line)
-        if sequence is not None:
-            return [sequence]
-        return [self._answer_sequence(span, line) for span, learn in zip(spans, trained, strict=True) if learn]
+        return [Turn(*text, row.messages[index].is_trained()) for text, index in zip(texts, turns, strict=True)]
 
-    def _turn(self, messages: Messages, tools: Tools, index: int, line: int) -> tuple[str, str]:
+    def _cut_sample(self, row: ChatRow) -> list[Turn] | None:
+        return _chain(self._spans(row, line=0))
+
+    def _join_sample(self, turns: list[Turn]) -> Tokens:
+        return self._join(turns, line=0)
+
+    def _render_turn(self, messages: Messages, tools: Tools, index: int, line: int) -> tuple[str, str]:
         """(text before the answer, text of the answer with what ends it) of the assistant message at ``index``."""
         before = self._template.render(messages[:index], tools, add_generation_prompt=True)
         after = self._template.render(messages[: index + 1], tools, add_generation_prompt=False)
@@ -122,30 +112,23 @@ class RowTokenizer:
             )
         return before, after[len(before) :]
 
-    def _one_sequence(self, spans: list[tuple[str, str]], trained: list[bool], line: int) -> TokenSequence | None:
+    def _join(self, turns: list[Turn], line: int) -> Tokens:
+        """Ids and marks of turns that follow one another, without what follows the last learned token."""
         token_ids: list[int] = []
         is_trained: list[bool] = []
-        text = ""
-        for (before, answer), learn in zip(spans, trained, strict=True):
-            if not before.startswith(text):
-                return None
-            context = self.encode(before[len(text) :])
-            answer_ids = self.encode(answer)
-            end = self._end_of_turn(answer_ids, line)
-            token_ids += context + answer_ids
-            is_trained += [False] * len(context) + [learn] * end + [False] * (len(answer_ids) - end)
-            text = before + answer
-        return TokenSequence(line, *_without_tail(token_ids, is_trained))
-
-    def _answer_sequence(self, span: tuple[str, str], line: int) -> TokenSequence:
-        context, answer_ids = self.encode(span[0]), self.encode(span[1])
-        end = self._end_of_turn(answer_ids, line)
-        return TokenSequence(line, context + answer_ids[:end], [False] * len(context) + [True] * end)
+        for turn in turns:
+            context = self.encode(turn.context)
+            answer = self.encode(turn.answer)
+            end = self._end_of_turn(answer, line)
+            token_ids += context + answer
+            is_trained += [False] * len(context) + [turn.is_trained] * end + [False] * (len(answer) - end)
+        end = len(is_trained) - is_trained[::-1].index(True)
+        return token_ids[:end], is_trained[:end]
 
     def _end_of_turn(self, answer_ids: list[int], line: int) -> int:
         """Number of tokens up to and including the special token that ends the turn."""
         for position in range(len(answer_ids) - 1, -1, -1):
-            if answer_ids[position] in self._end_ids:
+            if answer_ids[position] in self._encoder.special_ids:
                 return position + 1
         raise DataError(
             "The model's chat template ends an answer without a special token: a tuned model would never stop.",
@@ -153,28 +136,20 @@ class RowTokenizer:
             mend="Use a base model whose template ends a turn.",
         )
 
-    def _encode_piece(self, piece: str) -> list[int]:
-        ids = self._cache.get(piece)
-        if ids is None:
-            ids = list(self._tokenizer.encode(piece, add_special_tokens=False).ids)
-            if len(piece) <= _MAX_CACHED_CHARS and len(self._cache) < _MAX_CACHE_ENTRIES:
-                self._cache[piece] = ids
-        return ids
 
-    def _is_split_exact(self) -> bool:
-        """Whether tokenising between special tokens gives what tokenising the whole gives (not with prefix spaces)."""
-        if self._split is None:
-            return False
-        special = next(iter(self._special_ids))
-        texts = [a + special + b for a in _PROBES for b in _PROBES]
-        return all(
-            self.encode(text) == list(self._tokenizer.encode(text, add_special_tokens=False).ids) for text in texts
-        )
+def _chain(spans: list[Turn]) -> list[Turn] | None:
+    """Each context without what the turns before it said; None when one does not begin with that."""
+    turns: list[Turn] = []
+    text = ""
+    for span in spans:
+        if not span.context.startswith(text):
+            return None
+        turns.append(Turn(span.context[len(text) :], span.answer, span.is_trained))
+        text = span.context + span.answer
+    return turns
 
 
-def _without_tail(token_ids: list[int], is_trained: list[bool]) -> tuple[list[int], list[bool]]:
-    """Without the tokens after the last trained one: nothing that is learned can see them."""
-    end = len(is_trained)
-    while end and not is_trained[end - 1]:
-        end -= 1
-    return token_ids[:end], is_trained[:end]
+def _identity(tokenizer: Tokenizer, template: ChatTemplate) -> str:
+    names = msgspec.json.encode(template.special_tokens, order="sorted")
+    parts = (tokenizer.to_str().encode(), template.source.encode(), names)
+    return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
