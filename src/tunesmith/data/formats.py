@@ -1,224 +1,167 @@
-"""Training rows as they come: one JSON object per line, typed. Source: OpenAI's chat fine-tuning format (wire 3.1).
+"""Training rows as they come: one JSON object per line, typed. Source: OpenAI's fine-tuning formats (wire 3.1).
 
-Decoding is typed and fast (msgspec). A row that does not decode is read again by ``explain``, which is slow and says
-where, what and how to mend it. Not covered yet: preference pairs, reinforcement rows, images.
+Decoding is typed and fast (msgspec). Most chat rows are plain: texts in turn, the answer last. Counting their quotes
+proves that they hold nothing else, so that only the others are looked at rule by rule.
 """
 
-from typing import Any, Literal, NoReturn
+from typing import Any
 
 import msgspec
 
 from tunesmith.core.errors import DataError
+from tunesmith.data.conversation import INSTRUCTING, note_missing_system, note_row
+from tunesmith.data.explain import OLD_NAMES, explain_row
+from tunesmith.data.findings import Finding
+from tunesmith.data.json_line import note_hidden, num_quotes
+from tunesmith.data.notes import RowNotes, has_errors
+from tunesmith.data.rows import (
+    ROLES,
+    ChatRow,
+    CompletionRow,
+    FunctionCall,
+    Kind,
+    Message,
+    PreferenceInput,
+    PreferenceRow,
+    ReinforcementRow,
+    Role,
+    Row,
+    TextPart,
+    ToolCall,
+    conversations,
+    kind_of,
+)
+from tunesmith.data.rules import RULES
 
-Kind = Literal["chat", "preference", "reinforcement", "completion"]
-"""What a row is for: supervised chat, a preference pair, reinforcement, or the legacy prompt with its completion."""
+__all__ = [
+    "ROLES",
+    "ChatRow",
+    "CompletionRow",
+    "FunctionCall",
+    "Kind",
+    "Message",
+    "PreferenceInput",
+    "PreferenceRow",
+    "ReinforcementRow",
+    "Role",
+    "Row",
+    "TextPart",
+    "ToolCall",
+    "conversations",
+    "decode_any",
+    "decode_row",
+    "kind_of",
+    "read_row",
+]
 
-ROLES = ("system", "developer", "user", "assistant", "tool", "function")
-
-
-class TextPart(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="type", tag="text"):
-    text: str
-
-
-class FunctionCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    name: str
-    arguments: str
-
-
-class ToolCall(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-    function: FunctionCall
-    type: Literal["function"] = "function"
-
-
-class Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
-    content: str | list[TextPart] | None = None
-    name: str | None = None
-    weight: Literal[0, 1] | None = None
-    tool_calls: list[ToolCall] | None = None
-    tool_call_id: str | None = None
-    function_call: FunctionCall | None = None
-    refusal: str | None = None
-
-    def text(self) -> str:
-        """The content as one string; parts stand one after the other."""
-        if isinstance(self.content, list):
-            return "".join(part.text for part in self.content)
-        return self.content or ""
-
-    def is_trained(self) -> bool:
-        """Every assistant message is learned unless its weight is 0."""
-        return self.role == "assistant" and self.weight != 0
+_MAX_PLAIN_MESSAGES = 1000
+_SPEAKING = frozenset(("system", "developer", "user", "assistant"))
+_Problems = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class ChatRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class _OldPreferenceRow(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename={new: old for old, new in OLD_NAMES.items()}
+):
+    input: PreferenceInput
+    preferred_output: list[Message]
+    non_preferred_output: list[Message]
+
+
+class _Prompt(msgspec.Struct, frozen=True):
     messages: list[Message]
     tools: list[dict[str, Any]] | None = None
-    parallel_tool_calls: bool | None = None
-    functions: list[dict[str, Any]] | None = None
-
-    def template_messages(self) -> list[dict[str, Any]]:
-        """The messages as a chat template takes them: today's role names, content always a string."""
-        return [_template_message(message) for message in self.messages]
-
-    def template_tools(self) -> list[dict[str, Any]] | None:
-        if self.functions and not self.tools:
-            return [{"type": "function", "function": function} for function in self.functions]
-        return self.tools
 
 
-def _template_message(message: Message) -> dict[str, Any]:
-    role = {"developer": "system", "function": "tool"}.get(message.role, message.role)
-    out: dict[str, Any] = {"role": role, "content": message.text()}
-    calls = message.tool_calls or []
-    if message.function_call is not None:
-        calls = [*calls, ToolCall(id="call_0", function=message.function_call)]
-    if calls:
-        out["tool_calls"] = msgspec.to_builtins(calls)
-    if message.tool_call_id is not None:
-        out["tool_call_id"] = message.tool_call_id
-    if message.name is not None:
-        out["name"] = message.name
-    return out
-
-
-_decoder = msgspec.json.Decoder(ChatRow)
+_chats = msgspec.json.Decoder(ChatRow)
+_preferences = msgspec.json.Decoder(PreferenceRow)
+_old_preferences = msgspec.json.Decoder(_OldPreferenceRow)
+_prompts = msgspec.json.Decoder(_Prompt)
+_objects = msgspec.json.Decoder(dict[str, Any])
+_completions = msgspec.json.Decoder(CompletionRow)
 
 
 def decode_row(raw: bytes, line: int) -> ChatRow:
-    """One line of a training file. Raises DataError with line, JSON path and mend."""
-    try:
-        row = _decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        explain(raw, line, error)
-    _check_conversation(row, line)
+    """One line of a chat file. Raises DataError with line, JSON path and mend."""
+    row = decode_any(raw, line, "chat")
+    assert isinstance(row, ChatRow)
     return row
 
 
-def _check_conversation(row: ChatRow, line: int) -> None:
-    if not row.messages:
-        raise DataError(
-            "messages is empty.",
-            line=line,
-            json_path="$.messages",
-            mend="Give at least one user and one assistant message.",
-        )
-    if all(message.role != "assistant" for message in row.messages):
-        raise DataError(
-            "There is no assistant message: nothing to learn.",
-            line=line,
-            json_path="$.messages",
-            mend="End the conversation with the answer you want.",
-        )
-    last = len(row.messages) - 1
-    if row.messages[last].role != "assistant":
-        raise DataError(
-            f"The last message is from {row.messages[last].role!r}, not from the assistant.",
-            line=line,
-            json_path=f"$.messages[{last}].role",
-            mend="End the conversation with the answer you want.",
-        )
-    if not any(message.is_trained() for message in row.messages):
-        raise DataError(
-            "Every assistant message has weight 0: nothing to learn.",
-            line=line,
-            json_path="$.messages",
-            mend="Remove the weight of the answer you want, or the row.",
-        )
-    for index, message in enumerate(row.messages):
-        path = f"$.messages[{index}]"
-        if message.weight is not None and message.role != "assistant":
-            raise DataError(
-                "weight stands on a message that is not from the assistant.",
-                line=line,
-                json_path=f"{path}.weight",
-                mend="Remove it.",
-            )
-        if message.content is None and not (
-            message.role == "assistant" and (message.tool_calls or message.function_call)
-        ):
-            raise DataError(
-                "The message has no content.",
-                line=line,
-                json_path=f"{path}.content",
-                mend="Give content, or a tool call for an assistant message.",
-            )
-        if message.is_trained() and not message.text() and not (message.tool_calls or message.function_call):
-            raise DataError(
-                "The assistant message is empty.",
-                line=line,
-                json_path=f"{path}.content",
-                mend="Give the answer, or set weight 0.",
-            )
+def decode_any(raw: bytes, line: int, kind: Kind) -> Row:
+    """One line of a file of that kind. Raises DataError for the first error of the row."""
+    row, findings = read_row(raw, line, kind)
+    if row is None:
+        raise _data_error(next(finding for finding in findings if RULES[finding.rule].severity == "error"))
+    return row
 
 
-def explain(raw: bytes, line: int, error: Exception) -> NoReturn:
-    """Say what is wrong with a row that did not decode. Always raises DataError."""
+def read_row(raw: bytes, line: int, kind: Kind) -> tuple[Row | None, list[Finding]]:
+    """The row of one line and all that is to be said of it. No row when one of the findings is an error."""
     try:
-        text = raw.decode("utf-8")
-    except UnicodeDecodeError as bad:
-        raise DataError(f"Byte {bad.start + 1} is not UTF-8.", line=line, mend="Save the file as UTF-8.") from None
+        row = _decode(raw, kind)
+    except _Problems as error:
+        return None, _explained(raw, line, kind, error)
+    if type(row) is ChatRow and _is_plain(row, raw):
+        return row, ([] if row.messages[0].role in INSTRUCTING else _without_system(row, line))
+    notes = RowNotes(line)
+    note_hidden(raw, notes)
+    note_row(row, notes)
+    findings = notes.findings()
+    return (None if has_errors(findings) else row), findings
+
+
+def _decode(raw: bytes, kind: Kind) -> Row:
+    match kind:
+        case "chat":
+            return _chats.decode(raw)
+        case "preference":
+            return _decode_preference(raw)
+        case "completion":
+            return _completions.decode(raw)
+        case "reinforcement":
+            prompt = _prompts.decode(raw)
+            extras = {key: value for key, value in _objects.decode(raw).items() if key not in ("messages", "tools")}
+            return ReinforcementRow(prompt.messages, prompt.tools, extras)
+
+
+def _decode_preference(raw: bytes) -> PreferenceRow:
     try:
-        row = msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as bad:
-        raise DataError(
-            f"Not valid JSON: {bad}.", line=line, mend="Each line must be one complete JSON object."
-        ) from None
-    if not isinstance(row, dict):
-        raise DataError(
-            f"The line is not a JSON object but {_kind(row)}.",
-            line=line,
-            json_path="$",
-            mend='Each line must look like {"messages": [...]}.',
-        )
-    if "messages" not in row:
-        keys = ", ".join(sorted(row)) or "none"
-        raise DataError(
-            f'"messages" is missing (keys found: {keys}).',
-            line=line,
-            json_path="$",
-            mend='Each line must look like {"messages": [...]}.',
-        )
-    _explain_keys(row, line)
-    _explain_messages(row["messages"], line)
-    raise DataError(f"{error}.", line=line) from None
+        return _preferences.decode(raw)
+    except msgspec.ValidationError:
+        old = _old_preferences.decode(raw)
+        return PreferenceRow(old.input, old.preferred_output, old.non_preferred_output)
 
 
-def _explain_keys(row: dict[str, Any], line: int) -> None:
-    extra = sorted(set(row) - {field.name for field in msgspec.structs.fields(ChatRow)})
-    if extra:
-        raise DataError(
-            f'Contains an extra "{extra[0]}".', line=line, json_path=f"$.{extra[0]}", mend="Remove the key."
-        )
+def _is_plain(row: ChatRow, raw: bytes) -> bool:
+    """Whether the row is nothing but texts, a user's before the assistant's at the end: then no rule has a word to say.
+
+    Such a row has 2 quotes for its key and 8 for each message. When every content is a text, any other key, and any
+    key that stands twice, makes it more.
+    """
+    messages = row.messages
+    if not 2 <= len(messages) <= _MAX_PLAIN_MESSAGES or num_quotes(raw) != 2 + 8 * len(messages):
+        return False
+    for message in messages:
+        if type(message.content) is not str or not message.content or message.role not in _SPEAKING:
+            return False
+    return message.role == "assistant" and messages[-2].role == "user"
 
 
-def _explain_messages(messages: object, line: int) -> None:
-    if not isinstance(messages, list):
-        raise DataError(f'"messages" is {_kind(messages)}, not a list.', line=line, json_path="$.messages")
-    for index, message in enumerate(messages):
-        path = f"$.messages[{index}]"
-        if not isinstance(message, dict):
-            raise DataError(f"The message is {_kind(message)}, not an object.", line=line, json_path=path)
-        if message.get("role") not in ROLES:
-            raise DataError(
-                f"The role is {message.get('role')!r}.",
-                line=line,
-                json_path=f"{path}.role",
-                mend=f"Use one of {', '.join(ROLES)}.",
-            )
-        extra = sorted(set(message) - {field.name for field in msgspec.structs.fields(Message)})
-        if extra:
-            raise DataError(
-                f'Contains an extra "{extra[0]}".', line=line, json_path=f"{path}.{extra[0]}", mend="Remove the key."
-            )
-        try:
-            msgspec.convert(message, Message)
-        except msgspec.ValidationError as bad:
-            inner = str(bad).partition(" - at `$")
-            raise DataError(f"{inner[0]}.", line=line, json_path=path + inner[2].rstrip("`")) from None
+def _without_system(row: ChatRow, line: int) -> list[Finding]:
+    if any(message.role in INSTRUCTING for message in row.messages):
+        return []
+    notes = RowNotes(line)
+    note_missing_system(notes)
+    return notes.findings()
 
 
-def _kind(value: object) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "a boolean", int: "a number", float: "a number"}
-    return names.get(type(value), "null")
+def _explained(raw: bytes, line: int, kind: Kind, error: Exception) -> list[Finding]:
+    findings = explain_row(raw, line, kind)
+    if not has_errors(findings):  # refused by the fast decoder alone: its own words must do
+        findings.insert(0, Finding(rule="invalid_json", what=f"{error}.", line=line))
+    return findings
+
+
+def _data_error(finding: Finding) -> DataError:
+    mend = RULES[finding.rule].mend
+    return DataError(finding.what, line=finding.line, json_path=finding.json_path, mend=mend)

@@ -1,27 +1,73 @@
-"""Lines of a data file, streamed: memory stays flat whatever the file's size."""
+"""Lines of a data file, streamed: memory stays flat whatever the file's size, and whatever a line's."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BufferedReader
 from pathlib import Path
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats import ChatRow, decode_row
+from tunesmith.data.json_line import BOM
 
-BOM = b"\xef\xbb\xbf"
-GZIP = b"\x1f\x8b"
+MAX_LINE_BYTES = 16 * 2**20
+"""Several times what the longest context holds. A line is decoded whole, at up to some ten times its size."""
+BLANK = b" \t\r\n"
+_BUFFER_BYTES = 2**20
+_FORMATS = {
+    b"\x1f\x8b": "compressed with gzip",
+    b"PK\x03\x04": "a zip file (or a spreadsheet)",
+    b"BZh": "compressed with bzip2",
+    b"\xfd7zXZ\x00": "compressed with xz",
+    b"\x28\xb5\x2f\xfd": "compressed with zstd",
+    b"PAR1": "a Parquet file",
+    b"ARROW1": "an Arrow file",
+    b"SQLite format 3\x00": "a database",
+    b"%PDF": "a PDF",
+}
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
+
+Progress = Callable[[int, int], None]
+"""Told (bytes done, bytes in all) about once a megabyte, and at the end."""
+Line = tuple[int, bytes | None]
+"""(number from 1, bytes with their line end). None in the place of a line longer than ``MAX_LINE_BYTES``."""
+
+
+def open_data_file(path: Path) -> BufferedReader:
+    """The file, after its byte-order mark. Raises DataError for one that is not text, by the name of what it is."""
+    file = BufferedReader(path.open("rb", buffering=0), _BUFFER_BYTES)
+    try:
+        _require_text(file.peek(16)[:16])
+    except DataError:
+        file.close()
+        raise
+    if file.peek(3).startswith(BOM):
+        file.read(3)
+    return file
+
+
+def each_line(file: BufferedReader) -> Iterator[Line]:
+    """Every line from here, blank ones too."""
+    number = 0
+    while raw := file.readline(MAX_LINE_BYTES + 1):
+        number += 1
+        if len(raw) <= MAX_LINE_BYTES or raw.endswith(b"\n"):
+            yield number, raw
+        else:
+            del raw
+            _skip_line(file)
+            yield number, None
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes without the line end) of every line that is not blank.
 
-    A byte-order mark, CRLF and a missing last newline are accepted. A gzip file is refused by name.
+    A byte-order mark, CRLF and a missing last newline are accepted. Raises DataError for a gzip file, by name, and for
+    a line that is too long.
     """
-    with path.open("rb") as file:
-        for line, raw in enumerate(file, start=1):
-            if line == 1:
-                if raw.startswith(GZIP):
-                    raise DataError("The file is compressed with gzip.", line=1, mend="Upload it uncompressed.")
-                raw = raw.removeprefix(BOM)
-            text = raw.strip()
+    with open_data_file(path) as file:
+        for line, raw in each_line(file):
+            if raw is None:
+                raise DataError(TOO_LONG, line=line, mend="Write one row per line; split the row.")
+            text = raw.strip(BLANK)
             if text:
                 yield line, text
 
@@ -30,3 +76,19 @@ def read_rows(path: Path) -> Iterator[tuple[int, ChatRow]]:
     """(line number, row) of every row. Raises DataError at the first one that is wrong."""
     for line, raw in read_lines(path):
         yield line, decode_row(raw, line)
+
+
+TOO_LONG = f"The line has more than {MAX_LINE_BYTES // 2**20} MiB."
+
+
+def _skip_line(file: BufferedReader) -> None:
+    while (piece := file.readline(_BUFFER_BYTES)) and not piece.endswith(b"\n"):
+        pass
+
+
+def _require_text(head: bytes) -> None:
+    for magic, name in _FORMATS.items():
+        if head.startswith(magic):
+            raise DataError(f"The file is {name}.", line=1, code="compressed_file", mend="Upload it uncompressed.")
+    if head.startswith(_UTF_16):
+        raise DataError("The file is UTF-16.", line=1, code="not_utf8", mend="Save the file as UTF-8.")

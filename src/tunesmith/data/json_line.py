@@ -1,0 +1,169 @@
+"""One line as JSON: what a strict parser refuses is said with its place; what it would let pass is found.
+
+msgspec refuses all that RFC 8259 refuses and keeps the last of duplicate keys. Here a tolerant parser reads what
+msgspec refused, so that NaN, half surrogates and numbers too large get their JSON path, all of them at once.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from tunesmith.data.notes import RowNotes, member
+
+BOM = b"\xef\xbb\xbf"
+MAX_DEPTH = 100
+"""Nesting of objects and lists. Chat rows need about ten; parsers and templates recurse and end at about a thousand."""
+_MAX_DIGITS = 308
+_HALF_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class _Object(dict[str, Any]):
+    """A JSON object that remembers the keys that were given more than once."""
+
+    duplicates: tuple[str, ...] = ()
+
+
+class _NotANumber(float):
+    """NaN or an infinity, which JSON does not have."""
+
+
+class _TooLarge(float):
+    """A number that no float holds."""
+
+
+def parse_line(raw: bytes, notes: RowNotes) -> Any:
+    """The JSON value of a line, read tolerantly; None when it cannot be read, which is noted.
+
+    A value in which NaN or the like was noted is given back without it, for its other faults to be found.
+    """
+    try:
+        text = raw.decode("utf-8")
+    except UnicodeDecodeError as bad:
+        notes.add("not_utf8", f"Byte {bad.start + 1} is not UTF-8.")
+        return None
+    try:
+        value = _decoder.decode(text)
+    except json.JSONDecodeError as bad:
+        notes.add("invalid_json", _syntax(text, bad))
+        return None
+    except RecursionError:
+        notes.add("deep_nesting", "Not valid JSON for a data set: nested too deeply to read.")
+        return None
+    is_shallow = _note_values(value, notes)
+    return (_mended(value) if notes.has_errors() else value) if is_shallow else None
+
+
+def note_hidden(raw: bytes, notes: RowNotes) -> None:
+    """Note what msgspec lets pass: duplicate keys and deep nesting. ``raw`` is valid JSON."""
+    value = msgspec.json.decode(raw)
+    if num_quotes(raw) != num_quotes(msgspec.json.encode(value)) or is_deep(raw, value):
+        parse_line(raw, notes)
+
+
+def num_quotes(raw: bytes) -> int:
+    """The number of quotes that open or close a string, keys included: exact for valid JSON.
+
+    A duplicate key makes a line have more of them than what was decoded of it.
+    """
+    if b"\\" in raw:
+        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    return raw.count(b'"')
+
+
+def is_deep(raw: bytes, value: object) -> bool:
+    """Whether lists and objects are nested more than ``MAX_DEPTH`` deep."""
+    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
+        return False
+    return any(depth > MAX_DEPTH for _, _, depth in _walk(value))
+
+
+def _object(pairs: list[tuple[str, Any]]) -> _Object:
+    made = _Object(pairs)
+    if len(made) != len(pairs):
+        seen: set[str] = set()
+        made.duplicates = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    return made
+
+
+def _float(text: str) -> float:
+    number = float(text)
+    return _TooLarge(0) if number in (float("inf"), float("-inf")) else number
+
+
+def _int(text: str) -> float:
+    return int(text) if len(text) <= _MAX_DIGITS else _TooLarge(0)
+
+
+_decoder = json.JSONDecoder(
+    object_pairs_hook=_object, parse_float=_float, parse_int=_int, parse_constant=lambda _: _NotANumber(0)
+)
+
+
+def _walk(value: object) -> Iterator[tuple[object, str, int]]:
+    """(value, JSON path, depth) of every value, in order, without recursion. What lies too deep is not entered."""
+    todo: list[tuple[object, str, int]] = [(value, "$", 0)]
+    while todo:
+        value, path, depth = todo.pop()
+        if isinstance(value, dict | list):
+            depth += 1
+        yield value, path, depth
+        if depth > MAX_DEPTH:
+            continue
+        if isinstance(value, dict):
+            todo.extend((inner, member(path, key), depth) for key, inner in reversed(value.items()))
+        elif isinstance(value, list):
+            todo.extend((value[index], f"{path}[{index}]", depth) for index in range(len(value) - 1, -1, -1))
+
+
+def _note_values(value: object, notes: RowNotes) -> bool:
+    """Note every value that JSON does not have. False when lists and objects are nested too deep to work with."""
+    for inner, path, depth in _walk(value):
+        if depth > MAX_DEPTH:
+            notes.add("deep_nesting", f"Objects and lists are nested more than {MAX_DEPTH} deep.", path[:200])
+            return False
+        if isinstance(inner, _Object):
+            _note_keys(inner, path, notes)
+        elif isinstance(inner, str) and _HALF_SURROGATE.search(inner):
+            notes.add("lone_surrogate", "The text has half of a surrogate pair: no character, in any encoding.", path)
+        elif isinstance(inner, _NotANumber):
+            notes.add("nan_or_infinity", "NaN or Infinity: JSON has no such number.", path)
+        elif isinstance(inner, _TooLarge):
+            notes.add("huge_number", "The number is larger than computers hold.", path)
+    return True
+
+
+def _mended(value: Any) -> Any:
+    """The value with plain numbers and characters in the place of those that were noted."""
+    if isinstance(value, dict):
+        return {_mended(key): _mended(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_mended(inner) for inner in value]
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    return 0 if isinstance(value, _NotANumber | _TooLarge) else value
+
+
+def _note_keys(value: _Object, path: str, notes: RowNotes) -> None:
+    for key in value.duplicates:
+        where = member(path, key)
+        notes.add("duplicate_key", "The key stands more than once; only the last would count.", where)
+    for key in value:
+        if _HALF_SURROGATE.search(key):
+            notes.add("lone_surrogate", "A key has half of a surrogate pair.", member(path, key))
+
+
+def _syntax(text: str, bad: json.JSONDecodeError) -> str:
+    """What a person is told of a syntax error: its place, and the usual reason where it shows."""
+    said = f"Not valid JSON: {bad.msg} (column {bad.pos + 1})."
+    if text.startswith("\ufeff"):
+        return said + " A byte-order mark stands within the file: were two files joined?"
+    if text in ("[", "{") or (text[0] in "[{" and text.endswith(("[", "{"))):
+        return said + " The file looks like one JSON document over many lines; a data set is one object per line."
+    if bad.msg == "Extra data" and text[bad.pos] == "{":
+        return said + " Two objects stand in one line."
+    if (text[0] == "{" and bad.pos >= len(text.rstrip()) - 1) or bad.msg.startswith("Unterminated string"):
+        return said + " The line seems to be cut off: is there a line break inside the object?"
+    return said

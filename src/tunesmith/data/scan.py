@@ -1,0 +1,178 @@
+"""A file from its first line to its last: typed rows and everything structural that is wrong with them, in batches.
+
+One pass, flat memory. This is what every check reads a file by.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from io import BufferedReader
+from pathlib import Path
+
+import msgspec
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.explain import guess_kind
+from tunesmith.data.findings import Finding
+from tunesmith.data.formats import ChatRow, Kind, ReinforcementRow, Row, read_row
+from tunesmith.data.notes import quoted
+from tunesmith.data.read import BLANK, TOO_LONG, Line, Progress, each_line, open_data_file
+
+_BATCH_BYTES = 2**20
+_BATCH_LINES = 8192
+_SURVEY_ROWS = 100
+_SURVEY_LINES = 1000
+
+_Keys = frozenset[str]
+_CHAT_OPTIONS = ("tools", "parallel_tool_calls", "functions")
+
+
+class Batch(msgspec.Struct):
+    """About a megabyte of lines. ``numbers``, ``raws`` and ``rows`` go together; blank lines are in none of them.
+
+    The row is None where the line has an error; warnings and hints keep it. ``raws`` are without line ends, and empty
+    for a line that was too long to read.
+    """
+
+    first_line: int
+    numbers: list[int]
+    raws: list[bytes]
+    rows: list[Row | None]
+    findings: list[Finding]
+
+
+def scan(path: Path, *, kind: Kind | None = None, progress: Progress | None = None) -> Iterator[Batch]:
+    """Batches of a file in order. Without a ``kind`` the first rows decide it.
+
+    A file that is not text at all gives one batch without rows, with the finding. Raises OSError only.
+    """
+    try:
+        file = open_data_file(path)
+    except DataError as error:
+        yield Batch(1, [], [], [], [_file_finding(error)])
+        return
+    with file:
+        size, start = path.stat().st_size, file.tell()
+        survey = _survey(file, kind)
+        file.seek(start)
+        yield from _Scanner(file, survey, size, progress).batches()
+
+
+def detect_kind(path: Path) -> Kind | None:
+    """What most of the first rows are; None when none of them is a row of any kind."""
+    try:
+        file = open_data_file(path)
+    except DataError:
+        return None
+    with file:
+        return _survey(file, None).kind
+
+
+class _Survey(msgspec.Struct, frozen=True):
+    kind: Kind | None
+    keys: _Keys | None
+    """Top-level keys of most of the first rows."""
+
+
+def _survey(file: BufferedReader, kind: Kind | None) -> _Survey:
+    kinds: Counter[Kind] = Counter()
+    keys: Counter[_Keys] = Counter()
+    for number, raw in each_line(file):
+        value = None if raw is None else _object(raw)
+        guess = None if value is None else guess_kind(value)
+        if value is not None and guess is not None:
+            kinds[guess] += 1
+            keys[frozenset(key for key, inner in value.items() if inner is not None)] += 1
+        if kinds.total() >= _SURVEY_ROWS or number >= _SURVEY_LINES:
+            break
+    if kind is None and kinds:
+        kind = kinds.most_common(1)[0][0]
+    return _Survey(kind, keys.most_common(1)[0][0] if keys else None)
+
+
+def _object(raw: bytes) -> dict[str, object] | None:
+    try:
+        return msgspec.json.decode(raw, type=dict[str, object])
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def _file_finding(error: DataError) -> Finding:
+    assert error.code is not None
+    return Finding(rule=error.code, what=error.message, line=error.line)
+
+
+class _Scanner:
+    def __init__(self, file: BufferedReader, survey: _Survey, size: int, progress: Progress | None):
+        self._file = file
+        self._kind: Kind = survey.kind or "chat"
+        self._keys = survey.keys
+        self._size = size
+        self._progress = progress
+
+    def batches(self) -> Iterator[Batch]:
+        lines = each_line(self._file)
+        while (batch := self._batch(lines)) is not None:
+            if self._progress is not None:
+                self._progress(self._file.tell(), self._size)
+            yield batch
+
+    def _batch(self, lines: Iterator[Line]) -> Batch | None:
+        """The next lines, up to a megabyte; None at the end of the file."""
+        batch: Batch | None = None
+        num_bytes, kind = 0, self._kind
+        for number, raw in lines:
+            if batch is None:
+                batch = Batch(number, [], [], [], [])
+            if raw is None:
+                self._add_too_long(batch, number)
+                continue
+            num_bytes += len(raw)
+            raw = raw.strip(BLANK)
+            if not raw:
+                batch.findings.append(Finding(rule="blank_line", what="The line is blank.", line=number))
+            else:
+                row, findings = read_row(raw, number, kind)
+                batch.numbers.append(number)
+                batch.raws.append(raw)
+                batch.rows.append(row)
+                if findings:
+                    batch.findings += findings
+                if row is not None:
+                    self._compare_keys(row, number, batch)
+            if num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES:
+                break
+        return batch
+
+    def _add_too_long(self, batch: Batch, number: int) -> None:
+        batch.numbers.append(number)
+        batch.raws.append(b"")
+        batch.rows.append(None)
+        batch.findings.append(Finding(rule="line_too_long", what=TOO_LONG, line=number))
+
+    def _compare_keys(self, row: Row, number: int, batch: Batch) -> None:
+        """A key that most rows have and this one has not, or the other way round."""
+        keys = _keys(row)
+        if keys is None or self._keys is None or keys == self._keys:
+            return
+        said = [
+            f"{word} {quoted(sorted(some))}"
+            for word, some in (("it has", keys - self._keys), ("it lacks", self._keys - keys))
+            if some
+        ]
+        what = f"The keys are not those of the other rows: {' and '.join(said)}."
+        batch.findings.append(Finding(rule="inconsistent_keys", what=what, line=number, json_path="$"))
+
+
+_MESSAGES_ONLY = frozenset(("messages",))
+
+
+def _keys(row: Row) -> _Keys | None:
+    """The top-level keys of a row that has a choice of them."""
+    if type(row) is ChatRow:
+        if row.tools is None and row.parallel_tool_calls is None and row.functions is None:
+            return _MESSAGES_ONLY
+        return _MESSAGES_ONLY | {name for name in _CHAT_OPTIONS if getattr(row, name) is not None}
+    if type(row) is ReinforcementRow:
+        given = {key for key, value in row.extras.items() if value is not None}
+        return _MESSAGES_ONLY | given | ({"tools"} if row.tools is not None else set())
+    return None
