@@ -1,8 +1,9 @@
 """Personal data and secrets in a text: found, counted, masked.
 
 Precision before recall: a masked order number is damage. What has a check digit is only believed with it (cards: Luhn,
-ISO 7812; accounts: ISO 13616, modulo 97). Telephone numbers need a form that nothing else has (+49 ..., (212) 555-0123, 212-555-0123) or a word beside them that says so.
-Not covered: names, postal addresses, identity numbers other than the United States' social security number.
+ISO 7812; accounts: ISO 13616, modulo 97). Telephone numbers need a form that nothing else has (+49 ..., (212) 555-0123,
+212-555-0123) or a word beside them that says so. Not covered: names, postal addresses, identity numbers other than the
+United States' social security number.
 """
 
 import re
