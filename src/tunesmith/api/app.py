@@ -10,6 +10,8 @@ from tunesmith import __version__
 from tunesmith.api import health
 from tunesmith.api.deps import Services
 from tunesmith.api.errors import add_error_handlers
+from tunesmith.api.extra import generate
+from tunesmith.api.extra.generations import Generations
 from tunesmith.api.gate import Gate
 from tunesmith.api.keys import KeyCheck, make_first_key
 from tunesmith.api.openai import chat, files, jobs, models
@@ -33,7 +35,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.first_key = None
     app.add_middleware(Gate, settings=settings)
     add_error_handlers(app)
-    for part in (health, files, jobs, models, chat):
+    for part in (health, files, jobs, models, chat, generate):
         app.include_router(part.router)
     return app
 
@@ -51,6 +53,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await services.router.start()
         yield
     finally:
+        await run_in_threadpool(services.generations.stop)
         await services.router.stop()
         await run_in_threadpool(supervisor.stop)
         services.database.close()
@@ -69,4 +72,5 @@ def _open(settings: Settings) -> Services:
         jobs=JobService(settings, database, blobs),
         registry=registry,
         router=Router(settings, registry),
+        generations=Generations(settings, database, blobs),
     )

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from tunesmith.api.extra.generations import Generations
 from tunesmith.core.settings import Settings
 from tunesmith.jobs.service import JobService
 from tunesmith.serving.registry import Registry
@@ -21,6 +22,7 @@ class Services:
     jobs: JobService
     registry: Registry
     router: Router
+    generations: Generations
 
 
 def _services(request: Request) -> Services:

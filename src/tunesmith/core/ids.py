@@ -7,7 +7,7 @@ from typing import Literal
 
 ALPHABET = string.ascii_letters + string.digits
 
-Prefix = Literal["file-", "ftjob-", "ftckpt_", "chatcmpl-", "req_", "key_", "sk-"]
+Prefix = Literal["file-", "ftjob-", "ftckpt_", "chatcmpl-", "req_", "key_", "sk-", "gen-"]
 
 
 def new_id(prefix: Prefix, length: int = 24) -> str:

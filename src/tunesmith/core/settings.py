@@ -50,6 +50,8 @@ class Settings:
     max_engines: int = 3
     min_free_memory_bytes: int = 1 * 2**30
     """Idle engines are stopped, least recently used first, to keep this much memory free."""
+    teacher_hosts: str = ""
+    """``host:port`` pairs with commas between: teachers on private networks that this server may call for its users."""
     log_level: str = "INFO"
 
     @property

@@ -29,11 +29,12 @@ class Budget:
         self._held[slot] = most
         return None
 
-    def release(self, slot: int, part: Tokens | None = None) -> None:
-        """Give back a part of what was set aside, or all of it: the call's real usage is in the state now."""
-        held = self._held.pop(slot)
-        if part is not None:
-            self._held[slot] = (held[0] - part[0], held[1] - part[1])
+    def lower(self, slot: int, most: Tokens) -> None:
+        """What the slot can still take, once a call's real usage is in the state."""
+        self._held[slot] = most
+
+    def release(self, slot: int) -> None:
+        del self._held[slot]
 
     def require_room(self, most: Tokens) -> None:
         """Raises InvalidRequest when not even one candidate fits under the caps as they stand."""

@@ -66,7 +66,7 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """The teacher gave no answer to this call, and is not asked again; ``rule`` is an id of ``report.DROP_RULES``."""
+    """The teacher gave no answer to this call, and is not asked again; ``rule`` is an id of ``filter.DROP_RULES``."""
 
     slot: int
     step: Step

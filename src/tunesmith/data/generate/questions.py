@@ -42,9 +42,10 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
 
     @property
-    def prompt_tokens_bound(self) -> int:
-        """About the most that the messages can take, in any tokenizer for text with spaces."""
-        return _TOKENS_PER_CALL + sum(_token_bound(message["content"]) for message in self.messages)
+    def bound(self) -> tuple[int, int]:
+        """About the most (prompt, completion) tokens that the call can take, in the usual tokenizers."""
+        num_prompt_tokens = _TOKENS_PER_CALL + sum(_token_bound(message["content"]) for message in self.messages)
+        return num_prompt_tokens, self.max_tokens
 
 
 def ask_for_prompt(slot: Slot, seed: int) -> Question:
@@ -91,8 +92,7 @@ def bound_of_slot(slot: Slot, system: str, max_answer_tokens: int) -> tuple[int,
     """About the most (prompt, completion) tokens that both calls of a slot can take."""
     first = ask_for_prompt(slot, 0)
     second = ask_for_answer(slot, "", system, max_answer_tokens, 0)
-    prompt_tokens = first.prompt_tokens_bound + second.prompt_tokens_bound + first.max_tokens
-    return prompt_tokens, first.max_tokens + second.max_tokens
+    return first.bound[0] + second.bound[0] + first.max_tokens, first.max_tokens + second.max_tokens
 
 
 def clean_answer(text: str) -> str:

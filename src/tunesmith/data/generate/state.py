@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tunesmith.data.generate.journal import Answered, Asked, Ended, Event, Planned, Refused, Started
-from tunesmith.data.generate.questions import Step
+from tunesmith.data.generate.questions import Step, clean_prompt
 
 Call = tuple[int, Step]
 
@@ -34,13 +34,22 @@ class Spending:
         self.lost_completion_tokens += times * asked.completion_tokens
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """Why a slot has no answer; ``rule`` is an id of ``filter.DROP_RULES``."""
+
+    rule: str
+    what: str
+
+
 @dataclass
 class State:
     """``apply`` every event in order; the one that writes the journal applies what it writes."""
 
     prompts: dict[int, Answered] = field(default_factory=dict)
     answers: dict[int, Answered] = field(default_factory=dict)
-    refused: dict[int, Refused] = field(default_factory=dict)
+    refused: dict[int, Refusal] = field(default_factory=dict)
+    """Slots that will have no answer."""
     in_flight: dict[Call, Asked] = field(default_factory=dict)
     spending: Spending = field(default_factory=Spending)
     num_slots: int = 0
@@ -65,11 +74,13 @@ class State:
                 self.in_flight[event.slot, event.step] = event
             case Answered():
                 self._settle(event)
-                kept = self.prompts if event.step == "prompt" else self.answers
-                kept[event.slot] = event
+                if event.step == "prompt":
+                    self._take_prompt(event)
+                else:
+                    self.answers[event.slot] = event
             case Refused():
                 self._settle(event)
-                self.refused[event.slot] = event
+                self.refused[event.slot] = Refusal(event.rule, event.what)
             case Ended():
                 self._lose_all()
                 self.ended = event
@@ -81,14 +92,18 @@ class State:
     def num_complete(self) -> int:
         return len(self.answers) + len(self.refused)
 
+    @property
+    def half_done(self) -> set[int]:
+        """Slots that have a message and no answer yet."""
+        return self.prompts.keys() - self.answers.keys() - self.refused.keys()
+
     def remaining_s(self, now_s: float) -> float | None:
         """Estimated time to the end of what is planned, at the pace of this run; None before it has one."""
         num_done = self.spending.num_calls - self.num_calls_before_start
         elapsed_s = now_s - self.started_at
         if self.ended is not None or num_done == 0 or elapsed_s <= 0:
             return None
-        half_done = len(self.prompts.keys() - self.answers.keys() - self.refused.keys())
-        num_left = 2 * max(0, self.num_slots - self.num_complete) - half_done
+        num_left = 2 * max(0, self.num_slots - self.num_complete) - len(self.half_done)
         return max(0, num_left) * elapsed_s / num_done
 
     def _start(self, event: Started) -> None:
@@ -96,6 +111,14 @@ class State:
         self.started_at = event.at
         self.num_calls_before_start = self.spending.num_calls
         self.ended = None
+
+    def _take_prompt(self, event: Answered) -> None:
+        """An answer to half a message, or to none, need not be paid for."""
+        self.prompts[event.slot] = event
+        if not clean_prompt(event.text):
+            self.refused[event.slot] = Refusal("empty_prompt", "The message is empty.")
+        elif event.finish_reason == "length":
+            self.refused[event.slot] = Refusal("cut_off", "The message reached its token limit.")
 
     def _settle(self, event: Answered | Refused) -> None:
         asked = self.in_flight.pop((event.slot, event.step))

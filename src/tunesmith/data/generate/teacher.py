@@ -47,7 +47,7 @@ class Reply:
 
 
 class Declined(Exception):
-    """One question failed and others may not: ``rule`` is an id of ``report.DROP_RULES``."""
+    """One question failed and others may not: ``rule`` is an id of ``filter.DROP_RULES``."""
 
     def __init__(self, rule: str, what: str, prompt_tokens: int = 0, completion_tokens: int = 0):
         super().__init__(what)
@@ -217,7 +217,7 @@ class Teacher:
         self._num_malformed = 0
         choice, usage = completion.choices[0], completion.usage
         text = choice.message.content or ""
-        prompt_tokens = max(0, usage.prompt_tokens) if usage else question.prompt_tokens_bound
+        prompt_tokens = max(0, usage.prompt_tokens) if usage else question.bound[0]
         length_tokens = min(question.max_tokens, len(text.encode()) // 3 + 1)
         completion_tokens = max(0, usage.completion_tokens) if usage else length_tokens
         if choice.message.refusal or choice.finish_reason == "content_filter":
