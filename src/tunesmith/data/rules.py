@@ -4,29 +4,12 @@ Ids are the cookbook's where it has one ("Data preparation and analysis for chat
 given another meaning. docs/reference/doctor-rules.md has a heading for each; a test keeps it so.
 """
 
-from typing import Literal
-
-import msgspec
-
-Severity = Literal["error", "warning", "hint"]
-FixName = Literal["strip", "deduplicate", "drop_rows", "normalise_roles", "mask_personal_data"]
-
-
-class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """``severity``: an error stops a job, a warning costs quality, a hint is for a careful reader."""
-
-    id: str
-    severity: Severity
-    title: str
-    why: str
-    mend: str
-    fix: FixName | None = None
-    """The mend that does it by machine."""
-
-
-def _rule(id: str, severity: Severity, title: str, why: str, mend: str, fix: FixName | None = None) -> Rule:
-    return Rule(id=id, severity=severity, title=title, why=why, mend=mend, fix=fix)
-
+from tunesmith.data.content.rules import CONTENT_RULES
+from tunesmith.data.rule import FixName as FixName
+from tunesmith.data.rule import Rule as Rule
+from tunesmith.data.rule import Severity as Severity
+from tunesmith.data.rule import make_rule as _rule
+from tunesmith.data.sets.rules import SETS_RULES
 
 _UNREADABLE = "A row that cannot be read cannot be trained on."
 _HALF_READ = "Programs read such a line differently, or not at all: what is trained would be chance."
@@ -325,4 +308,4 @@ _STRUCTURE = (
     ),
 )
 
-RULES: dict[str, Rule] = {rule.id: rule for rule in (*_READING, *_STRUCTURE)}
+RULES: dict[str, Rule] = {rule.id: rule for rule in (*_READING, *_STRUCTURE, *CONTENT_RULES, *SETS_RULES)}
