@@ -52,16 +52,16 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Name of the environment variable that holds the teacher's key: the command line's."""
     system: str | None = None
     """System prompt of every row. None: the one that most seeds have; empty: none."""
-    topics: list[str] = []
-    tones: list[str] = list(TONES)
-    lengths: list[Length] = list(LENGTHS)
+    topics: tuple[str, ...] = ()
+    tones: tuple[str, ...] = TONES
+    lengths: tuple[Length, ...] = LENGTHS
     max_answer_tokens: int = 512
     concurrency: int = 4
     caps: Caps = Caps()
     prices: Prices = Prices()
-    seed_files: list[str] = []
+    seed_files: tuple[str, ...] = ()
     """Names or ids, for the report and the lineage."""
-    documents: list[str] = []
+    documents: tuple[str, ...] = ()
     out: str | None = None
     """Where the command line writes the rows."""
 
