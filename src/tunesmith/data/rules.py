@@ -5,11 +5,11 @@ given another meaning. docs/reference/doctor-rules.md has a heading for each; a 
 """
 
 from tunesmith.data.content.rules import CONTENT_RULES
-from tunesmith.data.rule import FixName as FixName
-from tunesmith.data.rule import Rule as Rule
-from tunesmith.data.rule import Severity as Severity
+from tunesmith.data.rule import FixName, Rule, Severity
 from tunesmith.data.rule import make_rule as _rule
 from tunesmith.data.sets.rules import SETS_RULES
+
+__all__ = ["RULES", "FixName", "Rule", "Severity"]
 
 _UNREADABLE = "A row that cannot be read cannot be trained on."
 _HALF_READ = "Programs read such a line differently, or not at all: what is trained would be chance."
@@ -308,4 +308,45 @@ _STRUCTURE = (
     ),
 )
 
-RULES: dict[str, Rule] = {rule.id: rule for rule in (*_READING, *_STRUCTURE, *CONTENT_RULES, *SETS_RULES)}
+_TOKENS = (
+    _rule(
+        "over_context",
+        "error",
+        "Longer than the model's context",
+        "Elsewhere such a row is cut at its end, and the answer is what is lost. Here it is refused.",
+        "Shorten or split the conversation.",
+        "drop_rows",
+    ),
+    _rule(
+        "template_refuses_row",
+        "error",
+        "The chat template refuses the row",
+        _NO_ROW,
+        "Give the roles and their order that the model's chat template takes, or choose another model.",
+        "drop_rows",
+    ),
+    _rule(
+        "zero_supervised_tokens",
+        "error",
+        "No token of the answer is learned",
+        "The model would learn to say nothing.",
+        "Look at the row's preview; write the answer in characters that the tokenizer knows.",
+        "drop_rows",
+    ),
+    _rule(
+        "double_bos",
+        "warning",
+        "Two starts of a text",
+        "The chat template sets the start itself; a second one is never seen in use, and costs quality.",
+        "Remove the start token from the text.",
+    ),
+    _rule(
+        "template_tokens_in_content",
+        "warning",
+        "Special token inside a text",
+        "The tokenizer reads it as the special token itself: it can end a turn or begin another one in the middle.",
+        "Remove it: rows hold texts, the chat template adds what stands between them.",
+    ),
+)
+
+RULES: dict[str, Rule] = {rule.id: rule for rule in (*_READING, *_STRUCTURE, *_TOKENS, *CONTENT_RULES, *SETS_RULES)}

@@ -5,16 +5,21 @@ what the model must learn to say, up to and including the end-of-turn token. No 
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from tokenizers import Tokenizer
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.formats import ChatRow
+from tunesmith.data.formats import ChatRow, CompletionRow, ReinforcementRow, Row, conversations
 from tunesmith.data.render import ChatTemplate, Messages, TemplateError, Tools
 from tunesmith.data.shapes import Shapes, Tokens, Turn
 from tunesmith.data.words import TextEncoder
+
+Completions = Literal["chat", "plain"]
+"""How a prompt with its completion is trained: as a question and its answer, or as one raw text."""
 
 
 class TokenSequence(msgspec.Struct, frozen=True):
@@ -32,25 +37,33 @@ class TokenSequence(msgspec.Struct, frozen=True):
 class RowTokenizer:
     """Renders and tokenises rows for one model. Each distinct piece of text is tokenised once."""
 
-    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate):
+    def __init__(self, tokenizer: Tokenizer, template: ChatTemplate, completions: Completions | None = None):
+        """``completions``: how a prompt with its completion is read; None refuses such a row."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._encoder = TextEncoder(tokenizer)
         self._template = template
+        self._completions = completions
+        self._special = self._encoder.special_pattern()
+        self.special_ids = self._encoder.special_ids
+        self.bos_id = _id_of(tokenizer, template, "bos_token")
+        self._eos_id = _id_of(tokenizer, template, "eos_token")
         self._shapes = None
         if self._encoder.can_split and "strftime_now" not in template.source:
             self._shapes = Shapes(self._encoder, self._cut_sample, self._join_sample)
-        self.identity = _identity(tokenizer, template)
+        self.identity = _identity(tokenizer, template, completions)
         """SHA-256 of tokenizer and template: rows of equal identity have equal tokens."""
 
     @classmethod
-    def from_dir(cls, folder: Path, template_dir: Path | None = None) -> "RowTokenizer":
+    def from_dir(
+        cls, folder: Path, template_dir: Path | None = None, *, completions: Completions | None = None
+    ) -> "RowTokenizer":
         """Reads tokenizer.json and the template; a tuned model's own template may lie in ``template_dir``."""
         template = ChatTemplate.from_dir(folder)
         if template_dir is not None and (template_dir / "chat_template.jinja").exists():
             source = (template_dir / "chat_template.jinja").read_text(encoding="utf-8")
             template = ChatTemplate(source, template.special_tokens)
-        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template)
+        return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template, completions)
 
     @property
     def template(self) -> ChatTemplate:
@@ -60,12 +73,56 @@ class RowTokenizer:
         """Token ids of rendered text. Special tokens are recognised; none is added."""
         return self._encoder.encode(text)
 
+    def prove(self, texts: Sequence[str]) -> None:
+        """Make sure that these texts, and so others like them, are read as the tokenizer reads them."""
+        self._encoder.prove(texts)
+
+    def find_special(self, text: str) -> str | None:
+        """The first special token that stands in the text as text."""
+        found = self._special.search(text)
+        return None if found is None else found[0]
+
     def encode_prompt(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Token ids that a server feeds before it lets the model answer."""
         return self.encode(self._template.render(messages, tools, add_generation_prompt=True))
 
-    def encode_row(self, row: ChatRow, line: int) -> list[TokenSequence]:
-        """The sequences to train on for one row: one, unless the template rewrites earlier turns.
+    def encode_row(self, row: Row, line: int) -> list[TokenSequence]:
+        """The sequences of one row, what is learned marked. Raises DataError when the template refuses the row.
+
+        A preference row gives its chosen conversation, then the rejected one. A reinforcement row gives its prompt as a
+        server feeds it, nothing learned. A completion is rendered as a chat or taken as it is, as ``completions`` says.
+        """
+        match row:
+            case ChatRow():
+                return self._encode_chat(row, line)
+            case ReinforcementRow():
+                (prompt,) = conversations(row)
+                return [self._encode_context(prompt, line)]
+            case CompletionRow() if self._completions != "chat":
+                return [self._encode_completion(row, line)]
+        return [sequence for chat in conversations(row) for sequence in self._encode_chat(chat, line)]
+
+    def _encode_context(self, chat: ChatRow, line: int) -> TokenSequence:
+        try:
+            token_ids = self.encode_prompt(chat.template_messages(), chat.template_tools())
+        except TemplateError as error:
+            raise _refusal(error, line) from None
+        return TokenSequence(line, token_ids, [False] * len(token_ids))
+
+    def _encode_completion(self, row: CompletionRow, line: int) -> TokenSequence:
+        """The raw texts, each read alone as a server reads a prompt, and the token that ends a text."""
+        if self._completions is None or self._eos_id is None:
+            raise DataError(
+                "The row is a prompt with its completion, and the model is a chat model.",
+                line=line,
+                mend='Set "tunesmith": {"completions": "chat"} in the job: the prompt becomes the user\'s message and '
+                "the completion the assistant's.",
+            )
+        prompt, completion = self.encode(row.prompt), [*self.encode(row.completion), self._eos_id]
+        return TokenSequence(line, prompt + completion, [False] * len(prompt) + [True] * len(completion))
+
+    def _encode_chat(self, row: ChatRow, line: int) -> list[TokenSequence]:
+        """One sequence, unless the template rewrites earlier turns.
 
         A template that drops, say, earlier reasoning renders each answer in another context than the last one saw; then
         every trained answer becomes a sequence of its own, which is what a server would feed (shared prefixes cost
@@ -88,9 +145,7 @@ class RowTokenizer:
         try:
             texts = [self._render_turn(messages, tools, index, line) for index in turns]
         except TemplateError as error:
-            raise DataError(
-                f"The model's chat template refuses the row: {error}", line=line, json_path="$.messages"
-            ) from None
+            raise _refusal(error, line) from None
         return [Turn(*text, row.messages[index].is_trained()) for text, index in zip(texts, turns, strict=True)]
 
     def _cut_sample(self, row: ChatRow) -> list[Turn] | None:
@@ -149,7 +204,16 @@ def _chain(spans: list[Turn]) -> list[Turn] | None:
     return turns
 
 
-def _identity(tokenizer: Tokenizer, template: ChatTemplate) -> str:
-    names = msgspec.json.encode(template.special_tokens, order="sorted")
+def _refusal(error: TemplateError, line: int) -> DataError:
+    return DataError(f"The model's chat template refuses the row: {error}", line=line, json_path="$.messages")
+
+
+def _id_of(tokenizer: Tokenizer, template: ChatTemplate, name: str) -> int | None:
+    token = template.special_tokens.get(name)
+    return None if token is None else tokenizer.token_to_id(token)
+
+
+def _identity(tokenizer: Tokenizer, template: ChatTemplate, completions: Completions | None) -> str:
+    names = msgspec.json.encode([template.special_tokens, completions], order="sorted")
     parts = (tokenizer.to_str().encode(), template.source.encode(), names)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

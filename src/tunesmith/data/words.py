@@ -100,6 +100,10 @@ class TextEncoder:
         assert self._split is not None
         return [piece for piece in self._split.split(text) if piece]
 
+    def special_pattern(self) -> "re.Pattern[str]":
+        """Finds the text of special tokens."""
+        return _any_of([content for content in self._added_ids if self.is_special(content)])
+
     def is_special(self, piece: str) -> bool:
         return self._added_ids.get(piece) in self.special_ids
 
@@ -139,8 +143,12 @@ def _splitter(added: list[dict[str, Any]]) -> "re.Pattern[str] | None":
         return None
     if len({token["normalized"] for token in added}) > 1:  # two passes in the tokenizer, one here
         return None
-    contents = sorted((token["content"] for token in added), key=len, reverse=True)
-    return re.compile("(" + "|".join(map(re.escape, contents)) + ")" if contents else "(?!)")
+    return _any_of([token["content"] for token in added])
+
+
+def _any_of(contents: list[str]) -> "re.Pattern[str]":
+    longest_first = sorted(contents, key=len, reverse=True)
+    return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if contents else "(?!)")
 
 
 def _word_encoder(tokenizer: Tokenizer, config: dict[str, Any]) -> "Callable[[str], list[int] | None] | None":

@@ -1,0 +1,106 @@
+"""What only a tokenizer can see: too long, cut, nothing learned, special tokens where a text should be."""
+
+from collections.abc import Iterator
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.digest import TOKEN_BYTES, PackedSequence
+from tunesmith.data.findings import Finding
+from tunesmith.data.formats import (
+    ChatRow,
+    CompletionRow,
+    Message,
+    PreferenceRow,
+    ReinforcementRow,
+    Row,
+)
+from tunesmith.data.tokens import RowTokenizer
+
+MAX_TOKEN_BYTES = 64
+"""No row of text has tokens this long on average: a longer row is not given to the tokeniser's memory."""
+
+
+def refused_finding(error: DataError, line: int) -> Finding:
+    """The finding for a row that ``encode_row`` refuses."""
+    return Finding(rule="template_refuses_row", what=error.message, line=line, json_path=error.json_path)
+
+
+def oversized_finding(num_bytes: int, limit: int, line: int) -> Finding | None:
+    """A row that cannot fit whatever its words, told from its size."""
+    if num_bytes <= MAX_TOKEN_BYTES * limit:
+        return None
+    return Finding(
+        rule="over_context", what=f"The row has {num_bytes:,} bytes, more than {limit:,} tokens can hold.", line=line
+    )
+
+
+def token_findings(
+    row: Row, sequences: list[PackedSequence], line: int, *, limit: int, tokenizer: RowTokenizer
+) -> list[Finding]:
+    """All that the token rules say about a row that could be tokenised. ``limit`` is in tokens."""
+    findings = [_over_context(packed, line, limit) for packed in sequences if packed.num_tokens > limit]
+    if not isinstance(row, ReinforcementRow) and not all(_learns(packed, tokenizer) for packed in sequences):
+        what = "Of an answer only the end of its turn is learned: the template or the tokenizer drops its text."
+        findings.append(Finding(rule="zero_supervised_tokens", what=what, line=line))
+    if any(_has_double_bos(packed, tokenizer) for packed in sequences):
+        findings.append(Finding(rule="double_bos", what="Two starts of a text stand side by side.", line=line))
+    for path, text in _texts(row):
+        token = tokenizer.find_special(text)
+        if token is not None:
+            what = f"The text holds {token}, which the model reads as a special token."
+            findings.append(Finding(rule="template_tokens_in_content", what=what, line=line, json_path=path))
+    return findings
+
+
+def _over_context(packed: PackedSequence, line: int, limit: int) -> Finding:
+    length, learned = packed.num_tokens, packed.num_supervised_tokens
+    cut = packed.marks[limit:].count(1)
+    part = "all of what is learned" if cut == learned else f"{cut:,} of the {learned:,} tokens that are learned"
+    return Finding(
+        rule="over_context",
+        what=f"The row has {length:,} tokens; the most is {limit:,}. Cut there, it would lose its last "
+        f"{length - limit:,} tokens, with {part if learned else 'the end of the prompt'}.",
+        line=line,
+    )
+
+
+def _learns(packed: PackedSequence, tokenizer: RowTokenizer) -> bool:
+    """Whether a token besides special ones is learned. The first learned one nearly always is such a token."""
+    place = packed.marks.find(1)
+    while place >= 0:
+        if _id_at(packed, place) not in tokenizer.special_ids:
+            return True
+        place = packed.marks.find(1, place + 1)
+    return False
+
+
+def _id_at(packed: PackedSequence, place: int) -> int:
+    return int.from_bytes(packed.ids[place * TOKEN_BYTES : (place + 1) * TOKEN_BYTES], "little")
+
+
+def _has_double_bos(packed: PackedSequence, tokenizer: RowTokenizer) -> bool:
+    if tokenizer.bos_id is None:
+        return False
+    pair = tokenizer.bos_id.to_bytes(TOKEN_BYTES, "little") * 2
+    place = packed.ids.find(pair)
+    while place >= 0 and place % TOKEN_BYTES:  # not at a token's beginning
+        place = packed.ids.find(pair, place + 1)
+    return place >= 0
+
+
+def _texts(row: Row) -> Iterator[tuple[str, str]]:
+    match row:
+        case CompletionRow():
+            yield "$.prompt", row.prompt
+            yield "$.completion", row.completion
+        case PreferenceRow():
+            yield from _message_texts("$.input.messages", row.input.messages)
+            yield from _message_texts("$.preferred_output", row.preferred_output)
+            yield from _message_texts("$.non_preferred_output", row.non_preferred_output)
+        case ChatRow() | ReinforcementRow():
+            yield from _message_texts("$.messages", row.messages)
+
+
+def _message_texts(path: str, messages: list[Message]) -> Iterator[tuple[str, str]]:
+    for index, message in enumerate(messages):
+        if message.content:
+            yield f"{path}[{index}].content", message.text()

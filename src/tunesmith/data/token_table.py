@@ -1,0 +1,125 @@
+"""Tokens of a file, one entry a row: what counts, prices, cuts and proves a run without the tokens themselves."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from tunesmith.core.errors import DataError
+from tunesmith.data.digest import ROW_DIGEST_BYTES, PackedSequence, pack, row_digest, set_digest
+from tunesmith.data.findings import Finding, Sink
+from tunesmith.data.formats import Row
+from tunesmith.data.prefixes import PrefixCounter
+from tunesmith.data.read import Progress
+from tunesmith.data.sample import sample_texts
+from tunesmith.data.scan import scan
+from tunesmith.data.token_findings import oversized_finding, refused_finding, token_findings
+from tunesmith.data.tokens import RowTokenizer
+
+SHARED_BATCH_ROWS = 16
+"""Rows of the batches that shared prefixes are counted in."""
+
+Ints = npt.NDArray[np.int64]
+
+
+class TokenTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """N rows that could be tokenised, in file order."""
+
+    lines: Ints
+    """(N,) line numbers, from 1."""
+    num_tokens: Ints
+    """(N,) tokens of all sequences of the row: what one pass over it is billed for."""
+    num_supervised: Ints
+    """(N,) tokens of them that are learned."""
+    longest: Ints
+    """(N,) tokens of the row's longest sequence: what must fit the context."""
+    digests: npt.NDArray[np.uint8]
+    """(N, 16) ``digest.row_digest`` of each row."""
+    num_bad_rows: int
+    """Rows that could not be read or tokenised; they have no entry."""
+    shared_prefix_tokens: int
+    """Tokens that need not be computed in batches of ``SHARED_BATCH_ROWS`` rows in file order."""
+
+    @property
+    def num_rows(self) -> int:
+        return len(self.lines)
+
+    def digest(self, rows: Sequence[int] | None = None) -> str:
+        """The ``digest.set_digest`` of these rows (places in the table, from 0), or of all."""
+        chosen = self.digests if rows is None else self.digests[np.asarray(rows, dtype=np.int64)]
+        return set_digest([chosen.tobytes()])
+
+
+class TableBuilder:
+    """Makes a table row by row. Memory: some 50 bytes a row."""
+
+    def __init__(self, tokenizer: RowTokenizer, limit: int):
+        self._tokenizer = tokenizer
+        self._limit = limit
+        self._numbers: list[npt.NDArray[np.int64]] = []
+        self._block: list[tuple[int, int, int, int]] = []
+        self._digests = bytearray()
+        self._num_bad_rows = 0
+        self._prefixes = PrefixCounter(SHARED_BATCH_ROWS)
+
+    def add(self, row: Row | None, line: int, num_bytes: int) -> list[Finding]:
+        """Tokenise a row of ``num_bytes``; None is a row that could not be read. Returns what is wrong with it."""
+        oversized = oversized_finding(num_bytes, self._limit, line)
+        if row is None or oversized is not None:
+            self._num_bad_rows += 1
+            return [] if row is None or oversized is None else [oversized]
+        try:
+            sequences = [pack(sequence) for sequence in self._tokenizer.encode_row(row, line)]
+        except DataError as error:
+            self._num_bad_rows += 1
+            return [refused_finding(error, line)]
+        self._count(sequences, line)
+        return token_findings(row, sequences, line, limit=self._limit, tokenizer=self._tokenizer)
+
+    def _count(self, sequences: list[PackedSequence], line: int) -> None:
+        lengths = [packed.num_tokens for packed in sequences]
+        supervised = sum(packed.num_supervised_tokens for packed in sequences)
+        self._block.append((line, sum(lengths), supervised, max(lengths)))
+        self._digests += row_digest(sequences)
+        self._prefixes.add(sequences)
+        if len(self._block) >= 4096:
+            self._close_block()
+
+    def table(self) -> TokenTable:
+        self._close_block()
+        numbers = np.concatenate(self._numbers) if self._numbers else np.empty((0, 4), np.int64)
+        return TokenTable(
+            lines=numbers[:, 0],
+            num_tokens=numbers[:, 1],
+            num_supervised=numbers[:, 2],
+            longest=numbers[:, 3],
+            digests=np.frombuffer(bytes(self._digests), np.uint8).reshape(-1, ROW_DIGEST_BYTES),
+            num_bad_rows=self._num_bad_rows,
+            shared_prefix_tokens=self._prefixes.num_shared_tokens,
+        )
+
+    def _close_block(self) -> None:
+        if self._block:
+            self._numbers.append(np.array(self._block, np.int64))
+            self._block = []
+
+
+def tokenise_file(
+    path: Path,
+    tokenizer: RowTokenizer,
+    *,
+    limit: int,
+    progress: Progress | None = None,
+    sink: Sink | None = None,
+) -> TokenTable:
+    """The table of a file of any kind. The sink is given what the token rules find; reading's own findings are not."""
+    tokenizer.prove(sample_texts(path))
+    builder = TableBuilder(tokenizer, limit)
+    for batch in scan(path, progress=progress):
+        for line, raw, row in zip(batch.numbers, batch.raws, batch.rows, strict=True):
+            for finding in builder.add(row, line, len(raw)):
+                if sink is not None:
+                    sink(finding)
+    return builder.table()
