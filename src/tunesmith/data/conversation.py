@@ -105,6 +105,8 @@ def _note_messages(places: list[Place], notes: RowNotes) -> None:
             notes.add("invalid_weight", "weight stands on a message that is not from the assistant.", f"{path}.weight")
         if (message.tool_calls is not None or message.function_call is not None) and message.role != "assistant":
             notes.add("misplaced_tool_calls", "A message that is not from the assistant calls a tool.", path)
+        if message.role == "function" and message.name is None:
+            notes.add("message_missing_key", 'The function message has no "name".', path)
         _note_content(message, path, notes)
 
 

@@ -66,7 +66,7 @@ def _is_prompt(value: dict[str, Any]) -> bool:
 def _explain_object(value: dict[str, Any], kind: Kind, notes: RowNotes) -> None:
     meant = guess_kind(value)
     if meant is not None and _family(meant) != _family(kind):
-        notes.add("mixed_kinds", f"This is a {meant} row; the file's rows are {kind} rows.", "$")
+        notes.add("mixed_kinds", f"This is a {meant} row where {kind} rows are expected.", "$")
         kind = meant
     match kind:
         case "chat":

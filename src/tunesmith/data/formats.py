@@ -12,7 +12,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.conversation import INSTRUCTING, note_missing_system, note_row
 from tunesmith.data.explain import OLD_NAMES, explain_row
 from tunesmith.data.findings import Finding
-from tunesmith.data.json_line import note_hidden, num_quotes
+from tunesmith.data.json_line import note_hidden
 from tunesmith.data.notes import RowNotes, has_errors
 from tunesmith.data.rows import (
     ROLES,
@@ -135,16 +135,24 @@ def _decode_preference(raw: bytes) -> PreferenceRow:
 def _is_plain(row: ChatRow, raw: bytes) -> bool:
     """Whether the row is nothing but texts, a user's before the assistant's at the end: then no rule has a word to say.
 
-    Such a row has 2 quotes for its key and 8 for each message. When every content is a text, any other key, and any
-    key that stands twice, makes it more.
+    Such a row has 2 quotes for its key and 8 for each message, beside those within texts. When every content is a text,
+    any other key, and any key that stands twice, makes it more.
     """
     messages = row.messages
-    if not 2 <= len(messages) <= _MAX_PLAIN_MESSAGES or num_quotes(raw) != 2 + 8 * len(messages):
+    if not 2 <= len(messages) <= _MAX_PLAIN_MESSAGES:
         return False
     for message in messages:
         if type(message.content) is not str or not message.content or message.role not in _SPEAKING:
             return False
-    return message.role == "assistant" and messages[-2].role == "user"
+    if message.role != "assistant" or messages[-2].role != "user":
+        return False
+    num_more = raw.count(b'"') - 2 - 8 * len(messages)
+    return not num_more or (num_more == _num_quotes_within(messages) and b"\\u0022" not in raw)
+
+
+def _num_quotes_within(messages: list[Message]) -> int:
+    """Quotes in contents that are texts: each is one in the line too, unless it is written by its code point."""
+    return sum(message.content.count('"') for message in messages if isinstance(message.content, str))
 
 
 def _without_system(row: ChatRow, line: int) -> list[Finding]:

@@ -6,6 +6,7 @@ msgspec refused, so that NaN, half surrogates and numbers too large get their JS
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,7 +24,8 @@ _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 class _Object(dict[str, Any]):
     """A JSON object that remembers the keys that were given more than once."""
 
-    duplicates: tuple[str, ...] = ()
+    __slots__ = ("duplicates",)
+    duplicates: tuple[str, ...]
 
 
 class _NotANumber(float):
@@ -59,21 +61,21 @@ def parse_line(raw: bytes, notes: RowNotes) -> Any:
 def note_hidden(raw: bytes, notes: RowNotes) -> None:
     """Note what msgspec lets pass: duplicate keys and deep nesting. ``raw`` is valid JSON."""
     value = msgspec.json.decode(raw)
-    if num_quotes(raw) != num_quotes(msgspec.json.encode(value)) or is_deep(raw, value):
+    if _num_quotes(raw) != _num_quotes(msgspec.json.encode(value)) or _is_deep(raw, value):
         parse_line(raw, notes)
 
 
-def num_quotes(raw: bytes) -> int:
+def _num_quotes(raw: bytes) -> int:
     """The number of quotes that open or close a string, keys included: exact for valid JSON.
 
     A duplicate key makes a line have more of them than what was decoded of it.
     """
-    if b"\\" in raw:
-        raw = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    return raw.count(b'"')
+    if b"\\\\" in raw:  # escaped backslashes, so that what is left before a quote escapes it
+        raw = raw.replace(b"\\\\", b"")
+    return raw.count(b'"') - raw.count(b'\\"')
 
 
-def is_deep(raw: bytes, value: object) -> bool:
+def _is_deep(raw: bytes, value: object) -> bool:
     """Whether lists and objects are nested more than ``MAX_DEPTH`` deep."""
     if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
         return False
@@ -82,9 +84,8 @@ def is_deep(raw: bytes, value: object) -> bool:
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
     made = _Object(pairs)
-    if len(made) != len(pairs):
-        seen: set[str] = set()
-        made.duplicates = tuple(dict.fromkeys(key for key, _ in pairs if key in seen or seen.add(key)))  # type: ignore[func-returns-value]
+    given = [key for key, _ in pairs] if len(made) != len(pairs) else []
+    made.duplicates = tuple(key for key, count in Counter(given).items() if count > 1)
     return made
 
 
@@ -104,18 +105,23 @@ _decoder = json.JSONDecoder(
 
 def _walk(value: object) -> Iterator[tuple[object, str, int]]:
     """(value, JSON path, depth) of every value, in order, without recursion. What lies too deep is not entered."""
-    todo: list[tuple[object, str, int]] = [(value, "$", 0)]
-    while todo:
-        value, path, depth = todo.pop()
-        if isinstance(value, dict | list):
-            depth += 1
-        yield value, path, depth
-        if depth > MAX_DEPTH:
+    levels = [iter([(value, "$")])]
+    while levels:
+        inner, path = next(levels[-1], (levels, ""))
+        if inner is levels:
+            levels.pop()
             continue
-        if isinstance(value, dict):
-            todo.extend((inner, member(path, key), depth) for key, inner in reversed(value.items()))
-        elif isinstance(value, list):
-            todo.extend((value[index], f"{path}[{index}]", depth) for index in range(len(value) - 1, -1, -1))
+        is_open = isinstance(inner, dict | list)
+        yield inner, path, len(levels) - 1 + is_open
+        if is_open and len(levels) <= MAX_DEPTH:
+            levels.append(_members(inner, path))
+
+
+def _members(value: object, path: str) -> Iterator[tuple[object, str]]:
+    if isinstance(value, dict):
+        return ((inner, member(path, key)) for key, inner in value.items())
+    assert isinstance(value, list)
+    return ((inner, f"{path}[{index}]") for index, inner in enumerate(value))
 
 
 def _note_values(value: object, notes: RowNotes) -> bool:
@@ -157,7 +163,7 @@ def _note_keys(value: _Object, path: str, notes: RowNotes) -> None:
 
 def _syntax(text: str, bad: json.JSONDecodeError) -> str:
     """What a person is told of a syntax error: its place, and the usual reason where it shows."""
-    said = f"Not valid JSON: {bad.msg} (column {bad.pos + 1})."
+    said = f"Not valid JSON: {bad.msg.removesuffix(' at')} (column {bad.pos + 1})."
     if text.startswith("\ufeff"):
         return said + " A byte-order mark stands within the file: were two files joined?"
     if text in ("[", "{") or (text[0] in "[{" and text.endswith(("[", "{"))):

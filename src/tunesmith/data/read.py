@@ -10,6 +10,11 @@ from tunesmith.data.json_line import BOM
 
 MAX_LINE_BYTES = 16 * 2**20
 """Several times what the longest context holds. A line is decoded whole, at up to some ten times its size."""
+_MAX_VALUES = 500_000
+"""Values in one line. ``[{},{},{}...`` takes thirty times its size when it is decoded."""
+_RICH_BYTES = 2**20
+"""Shorter lines may hold what they like."""
+TOO_LONG = f"The line has more than {MAX_LINE_BYTES // 2**20} MiB, or more than {_MAX_VALUES:,} values."
 BLANK = b" \t\r\n"
 _BUFFER_BYTES = 2**20
 _FORMATS = {
@@ -28,12 +33,12 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) about once a megabyte, and at the end."""
 Line = tuple[int, bytes | None]
-"""(number from 1, bytes with their line end). None in the place of a line longer than ``MAX_LINE_BYTES``."""
+"""(number from 1, bytes with their line end). None in the place of a line that is too long or too rich to decode."""
 
 
 def open_data_file(path: Path) -> BufferedReader:
     """The file, after its byte-order mark. Raises DataError for one that is not text, by the name of what it is."""
-    file = BufferedReader(path.open("rb", buffering=0), _BUFFER_BYTES)
+    file: BufferedReader = BufferedReader(path.open("rb", buffering=0), _BUFFER_BYTES)
     try:
         _require_text(file.peek(16)[:16])
     except DataError:
@@ -49,12 +54,13 @@ def each_line(file: BufferedReader) -> Iterator[Line]:
     number = 0
     while raw := file.readline(MAX_LINE_BYTES + 1):
         number += 1
-        if len(raw) <= MAX_LINE_BYTES or raw.endswith(b"\n"):
+        if len(raw) <= _RICH_BYTES:
             yield number, raw
-        else:
-            del raw
+            continue
+        if len(raw) > MAX_LINE_BYTES and not raw.endswith(b"\n"):
+            raw = b""
             _skip_line(file)
-            yield number, None
+        yield number, None if not raw or _is_rich(raw) else raw
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -78,7 +84,8 @@ def read_rows(path: Path) -> Iterator[tuple[int, ChatRow]]:
         yield line, decode_row(raw, line)
 
 
-TOO_LONG = f"The line has more than {MAX_LINE_BYTES // 2**20} MiB."
+def _is_rich(raw: bytes) -> bool:
+    return sum(raw.count(mark) for mark in (b",", b"{", b"[")) > _MAX_VALUES
 
 
 def _skip_line(file: BufferedReader) -> None:

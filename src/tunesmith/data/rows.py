@@ -108,6 +108,27 @@ def kind_of(row: Row) -> Kind:
     return _KINDS[type(row)]
 
 
+Keys = frozenset[str]
+"""Top-level keys of a row, without those whose value is null."""
+
+_MESSAGES_ONLY: Keys = frozenset(("messages",))
+_CHAT_OPTIONS = ("tools", "parallel_tool_calls", "functions")
+
+
+def top_level_keys(row: Row) -> Keys:
+    """The keys that the row was given, as far as there is a choice."""
+    match row:
+        case ChatRow(tools=None, parallel_tool_calls=None, functions=None):
+            return _MESSAGES_ONLY
+        case ChatRow():
+            return _MESSAGES_ONLY | {name for name in _CHAT_OPTIONS if getattr(row, name) is not None}
+        case ReinforcementRow():
+            extras = {key for key, value in row.extras.items() if value is not None}
+            return _MESSAGES_ONLY | extras | ({"tools"} if row.tools is not None else set())
+        case _:
+            return frozenset(type(row).__struct_fields__)
+
+
 def conversations(row: Row) -> list[ChatRow]:
     """What is rendered of a row.
 

@@ -13,17 +13,15 @@ import msgspec
 from tunesmith.core.errors import DataError
 from tunesmith.data.explain import guess_kind
 from tunesmith.data.findings import Finding
-from tunesmith.data.formats import ChatRow, Kind, ReinforcementRow, Row, read_row
+from tunesmith.data.formats import read_row
 from tunesmith.data.notes import quoted
 from tunesmith.data.read import BLANK, TOO_LONG, Line, Progress, each_line, open_data_file
+from tunesmith.data.rows import Keys, Kind, Row, top_level_keys
 
 _BATCH_BYTES = 2**20
 _BATCH_LINES = 8192
 _SURVEY_ROWS = 100
 _SURVEY_LINES = 1000
-
-_Keys = frozenset[str]
-_CHAT_OPTIONS = ("tools", "parallel_tool_calls", "functions")
 
 
 class Batch(msgspec.Struct):
@@ -69,13 +67,13 @@ def detect_kind(path: Path) -> Kind | None:
 
 class _Survey(msgspec.Struct, frozen=True):
     kind: Kind | None
-    keys: _Keys | None
+    keys: Keys | None
     """Top-level keys of most of the first rows."""
 
 
 def _survey(file: BufferedReader, kind: Kind | None) -> _Survey:
     kinds: Counter[Kind] = Counter()
-    keys: Counter[_Keys] = Counter()
+    keys: Counter[Keys] = Counter()
     for number, raw in each_line(file):
         value = None if raw is None else _object(raw)
         guess = None if value is None else guess_kind(value)
@@ -130,15 +128,15 @@ class _Scanner:
             raw = raw.strip(BLANK)
             if not raw:
                 batch.findings.append(Finding(rule="blank_line", what="The line is blank.", line=number))
-            else:
-                row, findings = read_row(raw, number, kind)
-                batch.numbers.append(number)
-                batch.raws.append(raw)
-                batch.rows.append(row)
-                if findings:
-                    batch.findings += findings
-                if row is not None:
-                    self._compare_keys(row, number, batch)
+                continue
+            row, findings = read_row(raw, number, kind)
+            batch.numbers.append(number)
+            batch.raws.append(raw)
+            batch.rows.append(row)
+            if findings:
+                batch.findings += findings
+            if row is not None and (keys := top_level_keys(row)) is not self._keys:
+                self._compare_keys(keys, number, batch)
             if num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES:
                 break
         return batch
@@ -149,30 +147,11 @@ class _Scanner:
         batch.rows.append(None)
         batch.findings.append(Finding(rule="line_too_long", what=TOO_LONG, line=number))
 
-    def _compare_keys(self, row: Row, number: int, batch: Batch) -> None:
+    def _compare_keys(self, keys: Keys, number: int, batch: Batch) -> None:
         """A key that most rows have and this one has not, or the other way round."""
-        keys = _keys(row)
-        if keys is None or self._keys is None or keys == self._keys:
+        if self._keys is None or keys == self._keys:
             return
-        said = [
-            f"{word} {quoted(sorted(some))}"
-            for word, some in (("it has", keys - self._keys), ("it lacks", self._keys - keys))
-            if some
-        ]
-        what = f"The keys are not those of the other rows: {' and '.join(said)}."
+        changes = (("it has", keys - self._keys), ("it lacks", self._keys - keys))
+        said = " and ".join(f"{word} {quoted(sorted(some))}" for word, some in changes if some)
+        what = f"The keys are not those of the other rows: {said}."
         batch.findings.append(Finding(rule="inconsistent_keys", what=what, line=number, json_path="$"))
-
-
-_MESSAGES_ONLY = frozenset(("messages",))
-
-
-def _keys(row: Row) -> _Keys | None:
-    """The top-level keys of a row that has a choice of them."""
-    if type(row) is ChatRow:
-        if row.tools is None and row.parallel_tool_calls is None and row.functions is None:
-            return _MESSAGES_ONLY
-        return _MESSAGES_ONLY | {name for name in _CHAT_OPTIONS if getattr(row, name) is not None}
-    if type(row) is ReinforcementRow:
-        given = {key for key, value in row.extras.items() if value is not None}
-        return _MESSAGES_ONLY | given | ({"tools"} if row.tools is not None else set())
-    return None
