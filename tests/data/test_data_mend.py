@@ -33,17 +33,26 @@ def lines_of(*rows: object, end: bytes = b"\n") -> bytes:
 
 def test_strip_changes_texts_and_nothing_else(tmp_path: Path) -> None:
     clean = b'  {"messages" :[{"content":"a","role":"user"},{"role":"assistant","content":"b\\u00e9"}]}\t'
-    parts = {"role": "user", "content": [{"type": "text", "text": " x "}, {"type": "text", "text": "y"}]}
+    parts = {"role": "user", "content": [{"type": "text", "text": " x "}, {"type": "text", "text": " y"}]}
     padded = {"messages": [parts, {"role": "assistant", "content": "\nyes \n"}]}
     blank = chat("  ", "kept as it is")
     out, summary = run(tmp_path, lines_of(clean, padded, b"", blank, end=b"\r\n"), "strip")
     assert [out[0], out[2], out[3]] == [clean + b"\r\n", b"\r\n", json.dumps(blank).encode() + b"\r\n"]
-    assert json.loads(out[1])["messages"][0]["content"][0] == {"type": "text", "text": "x"}
+    assert json.loads(out[1])["messages"][0]["content"][0] == {"type": "text", "text": "x "}
+    assert json.loads(out[1])["messages"][0]["content"][1] == {"type": "text", "text": " y"}
     assert json.loads(out[1])["messages"][1]["content"] == "yes"
     assert (summary.num_rows_before, summary.num_rows_after, summary.num_changed, summary.num_dropped) == (3, 3, 1, 0)
     assert [(c.fix, c.num_rows, c.num_places) for c in summary.fixes] == [("strip", 1, 2)]
     (diff,) = summary.diffs
-    assert (diff.line, diff.json_path, diff.before, diff.after) == (2, "$.messages[0].content[0].text", " x ", "x")
+    assert (diff.line, diff.json_path, diff.before, diff.after) == (2, "$.messages[0].content[0].text", " x ", "x ")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [(" yes\n", " yes"), ("  yes", "yes"), ("yes ", "yes"), (" yes", " yes"), ("\n yes", "yes")]
+)
+def test_the_space_before_a_legacy_completion_stays(tmp_path: Path, text: str, expected: str) -> None:
+    out, _ = run(tmp_path, lines_of({"prompt": "q ->", "completion": text}), "strip")
+    assert json.loads(out[0])["completion"] == expected
 
 
 @pytest.mark.parametrize("ascii_only", [True, False])
@@ -134,6 +143,24 @@ def test_personal_data_is_masked_and_not_shown(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("arguments", "masked"),
+    [
+        ('{"to": "jane@example.com", "n": 2}', '{"to": "[EMAIL]", "n": 2}'),
+        ('{"card": 4111111111111111}', '{"card": "[CARD]"}'),
+        ('{"cards":[4111111111111111, "4111 1111 1111 1111"]}', '{"cards":["[CARD]", "[CARD]"]}'),
+        ("not JSON: jane@example.com", "not JSON: [EMAIL]"),
+    ],
+)
+def test_arguments_are_masked_and_stay_json(tmp_path: Path, arguments: str, masked: str) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "send", "arguments": arguments}}
+    row = {"messages": [{"role": "assistant", "tool_calls": [call], "function_call": call["function"]}]}
+    out, _ = run(tmp_path, lines_of(row), "mask_personal_data")
+    message = json.loads(out[0])["messages"][0]
+    assert message["tool_calls"][0]["function"]["arguments"] == masked
+    assert message["function_call"]["arguments"] == masked
+
+
+@pytest.mark.parametrize(
     "raw",
     [
         b'{"messages":[{"role":"user","content":" q "},{"role":"assistant","content":"a","content":" b "}]}',
@@ -201,8 +228,10 @@ JUNK = st.one_of(
     st.binary(max_size=40).map(lambda raw: raw.replace(b"\n", b" ")),
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(["messages", "role", "content", "input", "text", "prompt"]), inner),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(st.sampled_from(["messages", "role", "content", "input", "text", "prompt"]), inner)
+        ),
     ).map(lambda value: json.dumps(value).encode()),
     st.builds(chat, st.text(max_size=8), st.text(max_size=8)).map(lambda row: json.dumps(row).encode()),
 )

@@ -15,11 +15,11 @@ from typing import NamedTuple, get_args
 import msgspec
 
 from tunesmith.core.errors import InvalidRequest
-from tunesmith.data.content.personal import find_personal, mask, shown_masked
+from tunesmith.data.content.personal import find_personal, shown_masked
 from tunesmith.data.content.turns import view
 from tunesmith.data.json_line import BOM
 from tunesmith.data.read import BLANK, MAX_LINE_BYTES, Progress, open_data_file
-from tunesmith.data.row_edit import Edit, edit_roles, edit_texts, strip_text
+from tunesmith.data.row_edit import Edit, mask_row, normalise_row, strip_row
 from tunesmith.data.rows import Row
 from tunesmith.data.rules import RULES, FixName
 from tunesmith.data.scan import scan
@@ -114,9 +114,9 @@ def _chosen(fixes: Sequence[FixName], lines: Collection[int] | None) -> list[Fix
 
 
 _EDITS: dict[FixName, Callable[[bytes], tuple[bytes, list[Edit]]]] = {
-    "normalise_roles": edit_roles,
-    "strip": lambda body: edit_texts(body, strip_text),
-    "mask_personal_data": lambda body: edit_texts(body, lambda text: mask(text)[0]),
+    "normalise_roles": normalise_row,
+    "strip": strip_row,
+    "mask_personal_data": mask_row,
 }
 
 

@@ -2,16 +2,19 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator
-from itertools import product
+from itertools import chain, product
 from typing import Any, NoReturn
 
 import msgspec
 
-from tunesmith.data.texts import Place, roles, texts
+from tunesmith.data.content.personal import mask
+from tunesmith.data.texts import Place, arguments, roles, texts
 
-Change = Callable[[str], str]
-"""A text's new form; the same text where there is nothing to do."""
+Places = Callable[[object], Iterator[Place]]
+Change = Callable[[Place], str]
+"""The new form of a place's text; the same text where there is nothing to do."""
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -29,32 +32,60 @@ _NORMAL_ROLE = {
     **dict.fromkeys(("human", "prompter"), "user"),
 }
 """Lower-case name -> the name to use; None: itself."""
+_MASKED_NUMBER = re.compile(r"(?<=[:,\[ ])(\[[A-Z]+\])(?=\s*[,\]}])")
+"""A mask in the place of a number in JSON."""
 
 
-def strip_text(text: str) -> str:
-    """Without white space at its ends; a text of nothing else stays, for a person to look at."""
-    return text.strip() or text
+def strip_row(body: bytes) -> tuple[bytes, list[Edit]]:
+    """``body`` (one row without line end) without white space at the ends of its texts, and what changed.
+
+    A text of nothing else stays, for a person to look at, and so does the one space with which a legacy completion
+    begins.
+    """
+    return _edit(body, texts, _stripped)
 
 
-def normal_role(role: str) -> str:
-    """OpenAI's name for a role that other programs call otherwise or write in capitals; unknown ones stay."""
-    name = role.strip().lower()
-    return (_NORMAL_ROLE[name] or name) if name in _NORMAL_ROLE else role
+def normalise_row(body: bytes) -> tuple[bytes, list[Edit]]:
+    """``body`` with OpenAI's names for roles that other programs call otherwise or write in capitals."""
+    return _edit(body, roles, _normal_role)
 
 
-def edit_texts(body: bytes, change: Change) -> tuple[bytes, list[Edit]]:
-    """``body`` (one row without line end) with every text changed by ``change``, and what changed."""
-    return _edit(body, texts, change)
+def mask_row(body: bytes) -> tuple[bytes, list[Edit]]:
+    """``body`` with personal data masked in texts and in the arguments of calls, which stay JSON."""
+    return _edit(body, lambda row: chain(texts(row), arguments(row)), _masked)
 
 
-def edit_roles(body: bytes) -> tuple[bytes, list[Edit]]:
-    """``body`` with the roles of its messages normalised, and what changed."""
-    return _edit(body, roles, normal_role)
+def _stripped(place: Place) -> str:
+    text = place.text.lstrip() if place.is_first else place.text
+    text = text.rstrip() if place.is_last else text
+    if place.json_path == "$.completion" and place.text[:1] == " " and text[:1] == place.text[1:2]:
+        text = " " + text
+    return text if text.strip() else place.text
 
 
-def _edit(body: bytes, places: Callable[[object], Iterator[Place]], change: Change) -> tuple[bytes, list[Edit]]:
+def _normal_role(place: Place) -> str:
+    name = place.text.strip().lower()
+    return (_NORMAL_ROLE[name] or name) if name in _NORMAL_ROLE else place.text
+
+
+def _masked(place: Place) -> str:
+    text, counts = mask(place.text)
+    if counts and place.key == "arguments" and _is_json(place.text) and not _is_json(text):
+        return _MASKED_NUMBER.sub(r'"\1"', text)
+    return text
+
+
+def _is_json(text: str) -> bool:
     try:
-        if all(change(place.text) == place.text for place in places(_decoder.decode(body))):
+        _decoder.decode(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return False
+    return True
+
+
+def _edit(body: bytes, places: Places, change: Change) -> tuple[bytes, list[Edit]]:
+    try:
+        if all(change(place) == place.text for place in places(_decoder.decode(body))):
             return body, []
         row = _read_strictly(body)
     except (ValueError, RecursionError):  # what cannot be read without a loss is not written
@@ -62,7 +93,7 @@ def _edit(body: bytes, places: Callable[[object], Iterator[Place]], change: Chan
     write = _style(body, row)
     edits = []
     for place in places(row):
-        before, after = place.text, change(place.text)
+        before, after = place.text, change(place)
         if after != before:
             place.holder[place.key] = after
             edits.append(Edit(place.json_path, before, after))

@@ -25,6 +25,9 @@ class Place(msgspec.Struct, frozen=True):
     json_path: str
     holder: dict[str, Any]
     key: str
+    is_first: bool = True
+    """Whether the message's text begins here; a content of several parts is one text."""
+    is_last: bool = True
 
     @property
     def text(self) -> str:
@@ -49,13 +52,31 @@ def texts(row: object) -> Iterator[Place]:
                 yield Place(f"$.{key}", row, key)
 
 
+def arguments(row: object) -> Iterator[Place]:
+    """The arguments of every tool call: JSON in a string."""
+    for path, message in _messages(row):
+        calls = message.get("tool_calls")
+        places = [(f"{path}.function_call", message.get("function_call"))]
+        for index, call in enumerate(calls if isinstance(calls, list) else []):
+            places.append((f"{path}.tool_calls[{index}].function", call.get("function") if _is_object(call) else None))
+        for where, function in places:
+            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
+                yield Place(f"{where}.arguments", function, "arguments")
+
+
 def _contents(path: str, message: dict[str, Any]) -> Iterator[Place]:
     content = message.get("content")
     if isinstance(content, str):
         yield Place(f"{path}.content", message, "content")
-    for index, part in enumerate(content if isinstance(content, list) else []):
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            yield Place(f"{path}.content[{index}].text", part, "text")
+    elif isinstance(content, list):
+        last = len(content) - 1
+        for index, part in enumerate(content):
+            if isinstance(part, dict) and isinstance(part.get("text"), str):
+                yield Place(f"{path}.content[{index}].text", part, "text", index == 0, index == last)
+
+
+def _is_object(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def _messages(row: object) -> Iterator[tuple[str, dict[str, Any]]]:
