@@ -42,10 +42,6 @@ class RowRules:
                 yield Finding(rule=rule, what=what, line=row.line, json_path=turn.path)
         for rule, what in answer_faults(row):
             yield Finding(rule=rule, what=what, line=row.line, json_path=row.answer_path)
-        if row.kind != "completion" and all(turn.role != "user" for turn in row.turns):
-            yield Finding(
-                rule="missing_user", what="No message is from the user.", line=row.line, json_path="$.messages"
-            )
 
     def _of_text(self, turn: Turn) -> tuple[Complaint, ...]:
         if turn.role not in ("system", "developer"):

@@ -49,9 +49,7 @@ class SystemPrompts:
 
     def findings(self) -> Iterator[Finding]:
         num_rows = len(self._lines)
-        if not num_rows or self._counts.get(hash(None)) == num_rows:
-            if num_rows:
-                yield Finding(rule="missing_system", what="No row has a system message.")
+        if not num_rows:
             return
         (most, most_rows), *others = self._counts.most_common()
         if not others:

@@ -1,0 +1,83 @@
+"""Answers that do not belong to their prompts, measured against the set's own distribution.
+
+Prompts and answers are embedded; a prompt's similarity to its own answer is compared with its similarity to all other
+answers. Where a set's pairs are not more alike than shuffled ones (labels, calls, codes) similarity says nothing, and
+the rule is skipped. Not covered: an answer on the right subject that is wrong.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tunesmith.data.content.turns import RowView
+from tunesmith.data.findings import Finding
+from tunesmith.data.report import Skipped
+from tunesmith.data.sets.rule import MANY_ROWS
+from tunesmith.data.sets.sample import EvenSample
+
+Embed = Callable[[list[str]], NDArray[np.float32]]
+"""Texts to (number of texts, dimensions), rows of length 1."""
+
+_RULE = "unrelated_answer"
+_LIMIT = 1_000
+_LEAST_PROMPT_CHARS = 20
+_LEAST_ANSWER_CHARS = 40
+_MOST_CHARS = 1_000
+_RELATED = 0.1
+"""The median pair of a related set beats all but this share of shuffled pairs."""
+_UNRELATED = 0.3
+"""A pair that so many shuffled pairs beat, from the prompt's side and from the answer's, looks shuffled itself."""
+
+
+class Relevance:
+    """Embeds an even sample of the rows that have enough words on both sides."""
+
+    def __init__(self, embed: Embed | None):
+        self._embed = embed
+        self._pairs: EvenSample[tuple[int, str, str]] = EvenSample(_LIMIT)
+        self._reason: str | None = None if embed else "No embedding model is at hand."
+
+    def add(self, row: RowView) -> None:
+        if self._embed is None or row.is_call:
+            return
+        if len(row.prompt) >= _LEAST_PROMPT_CHARS and len(row.answer) >= _LEAST_ANSWER_CHARS:
+            self._pairs.add((row.line, row.prompt[-_MOST_CHARS:], row.answer[:_MOST_CHARS]))
+
+    def findings(self) -> Iterator[Finding]:
+        pairs = self._pairs.items
+        if self._embed is None:
+            return
+        if len({answer for _, _, answer in pairs}) < MANY_ROWS:
+            self._reason = "Fewer than 30 rows have a prompt and an answer in words; labels and calls are not measured."
+            return
+        own, prompt_rank, answer_rank = self._similarities(pairs)
+        if np.median(np.maximum(prompt_rank, answer_rank)) > _RELATED:
+            self._reason = "The answers of this set are no more alike to their own prompts than to others."
+            return
+        for place in np.flatnonzero(np.minimum(prompt_rank, answer_rank) >= _UNRELATED):
+            share = 100 * min(prompt_rank[place], answer_rank[place])
+            what = f"{share:.0f} % of the other answers are nearer to this prompt (similarity {own[place]:.2f})."
+            yield Finding(rule=_RULE, what=what, line=pairs[place][0])
+
+    def skipped(self) -> Iterator[Skipped]:
+        if self._reason is not None:
+            yield Skipped(rule=_RULE, reason=self._reason)
+        elif not self._pairs.is_whole:
+            seen = f"{len(self._pairs.items):,} of {self._pairs.num_seen:,} rows"
+            yield Skipped(rule=_RULE, reason=f"Looked at an even sample of {seen} with words on both sides.")
+
+    def _similarities(
+        self, pairs: list[tuple[int, str, str]]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
+        """(N,) own similarity; share of other answers nearer to the prompt; share of other prompts nearer to the
+        answer."""
+        assert self._embed is not None
+        prompts = self._embed([prompt for _, prompt, _ in pairs])
+        answers = self._embed([answer for _, _, answer in pairs])
+        similar = prompts @ answers.T
+        own = np.diagonal(similar)
+        others = len(pairs) - 1
+        prompt_rank = (similar > own[:, None]).sum(axis=1) / others
+        answer_rank = (similar > own[None, :]).sum(axis=0) / others
+        return own, prompt_rank, answer_rank
