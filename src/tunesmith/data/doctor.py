@@ -1,0 +1,230 @@
+"""The doctor: everything that is known of a data set, in one pass over the file and one word at its end.
+
+Depths: ``structure`` reads every row; ``tokens`` also renders and counts it as the trainer will; ``full`` also looks at
+what it says, and at the set as a whole. Memory does not hold the rows: some hundred bytes a row, and stated samples.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from tunesmith.catalog.models import base_dir, embedded_model, find_base_model, is_installed
+from tunesmith.core.errors import NotFound
+from tunesmith.core.settings import Settings, load_settings
+from tunesmith.data.content.rows import RowRules
+from tunesmith.data.content.turns import RowView, view
+from tunesmith.data.findings import Finding, FindingLog, Sink, Verdict
+from tunesmith.data.read import Progress
+from tunesmith.data.report import DatasetReport, Skipped, TokenStats
+from tunesmith.data.rows import Kind, kind_of
+from tunesmith.data.rules import RULES
+from tunesmith.data.sample import sample_texts
+from tunesmith.data.scan import Batch, scan
+from tunesmith.data.sets.answers import Preferences, Refusals
+from tunesmith.data.sets.endings import Endings
+from tunesmith.data.sets.forms import Forms
+from tunesmith.data.sets.labels import Labels
+from tunesmith.data.sets.languages import Languages
+from tunesmith.data.sets.near_rows import NearRows, leak_findings
+from tunesmith.data.sets.relevance import Embed, Relevance
+from tunesmith.data.sets.repeats import Repeats
+from tunesmith.data.sets.rule import SetRule
+from tunesmith.data.sets.sizes import SystemPrompts, size_findings
+from tunesmith.data.token_stats import token_stats
+from tunesmith.data.token_table import TableBuilder
+from tunesmith.data.tokens import Completions, RowTokenizer
+
+Depth = Literal["structure", "tokens", "full"]
+
+
+def check(
+    path: Path | str,
+    *,
+    model: str | None = None,
+    tokenizer: RowTokenizer | None = None,
+    limit_tokens: int | None = None,
+    kind: Kind | None = None,
+    completions: Completions | None = None,
+    validation: Path | str | None = None,
+    embed: Embed | None = None,
+    depth: Depth = "full",
+    sink: Sink | None = None,
+    progress: Progress | None = None,
+    settings: Settings | None = None,
+) -> DatasetReport:
+    """Check every row of a training file.
+
+    ``model`` is a base model's id or alias: its tokens are counted. Without one the model that comes with the program
+    is taken where it is installed. A ``tokenizer`` may be given instead, with ``limit_tokens``, the longest row that is
+    allowed. ``kind`` is decided by the first rows unless given. ``validation`` is a file that must not share prompts
+    with this one. ``embed`` gives vectors of texts; without it answers are not compared with their prompts. Every
+    finding goes to ``sink``; ``progress`` is told the bytes read.
+
+    Raises NotFound for a model that is not installed, OSError for a file that cannot be read. Bad rows are findings.
+    """
+    path = Path(path)
+    counter = None if depth == "structure" else _counter(model, tokenizer, limit_tokens, completions, settings)
+    visit = _Visit(FindingLog(sink), counter, _Content(embed) if depth == "full" else None)
+    if counter is not None:
+        counter.tokenizer.prove(sample_texts(path))
+    for batch in scan(path, kind=kind, progress=progress):
+        visit.see(batch)
+    visit.conclude(None if validation is None else Path(validation))
+    return visit.report(path)
+
+
+class _Counter(msgspec.Struct):
+    """Counts tokens for one model."""
+
+    model: str
+    tokenizer: RowTokenizer
+    limit: int
+    builder: TableBuilder
+
+    def stats(self) -> TokenStats | None:
+        return token_stats(
+            self.builder.table(), model=self.model, tokenizer_sha256=self.tokenizer.identity, limit=self.limit
+        )
+
+
+def _counter(
+    model: str | None,
+    tokenizer: RowTokenizer | None,
+    limit: int | None,
+    completions: Completions | None,
+    settings: Settings | None,
+) -> _Counter | None:
+    """None when no model was named and none is installed."""
+    if tokenizer is None:
+        settings = settings or load_settings()
+        base = embedded_model() if model is None else find_base_model(settings, model)
+        if base is None or not is_installed(settings, base.id):
+            if model is None:
+                return None
+            raise NotFound(
+                f"The model {model!r} is not installed.",
+                code="model_not_found",
+                param="model",
+                mend="See the installed ones with: tunesmith models list.",
+            )
+        tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), completions=completions)
+        model, limit = base.id, min(limit or base.context_tokens, base.context_tokens)
+    assert limit is not None, "a tokenizer comes with its limit"
+    return _Counter(model or "given", tokenizer, limit, TableBuilder(tokenizer, limit))
+
+
+class _Content:
+    """The rules of rows and of the whole set."""
+
+    def __init__(self, embed: Embed | None):
+        self.rows = RowRules()
+        self.labels = Labels()
+        self.languages = Languages()
+        self.near = NearRows()
+        self.rules: Sequence[SetRule] = (
+            SystemPrompts(),
+            Repeats(),
+            self.near,
+            self.labels,
+            Endings(),
+            Forms(),
+            self.languages,
+            Refusals(),
+            Preferences(),
+            Relevance(embed),
+        )
+
+    def see(self, row: RowView) -> Iterator[Finding]:
+        for rule in self.rules:
+            rule.add(row)
+        return self.rows.findings(row)
+
+
+class _Visit:
+    """One file's check."""
+
+    def __init__(self, log: FindingLog, counter: _Counter | None, content: _Content | None):
+        self._log = log
+        self._counter = counter
+        self._content = content
+        self._num_rows = 0
+        self._num_bad_rows = 0
+        self._kind: Kind | None = None
+        self._messages: Counter[int] = Counter()
+
+    def see(self, batch: Batch) -> None:
+        findings = batch.findings
+        for line, raw, row in zip(batch.numbers, batch.raws, batch.rows, strict=True):
+            if self._counter is not None:
+                findings += self._counter.builder.add(row, line, len(raw))
+            if row is None:
+                continue
+            seen = view(row, line)
+            self._kind = self._kind or kind_of(row)
+            self._messages[seen.num_messages] += 1
+            if self._content is not None:
+                findings += self._content.see(seen)
+        self._num_rows += len(batch.numbers)
+        self._num_bad_rows += len({finding.line for finding in findings if RULES[finding.rule].severity == "error"})
+        self._note(sorted(findings, key=lambda finding: finding.line or 0))
+
+    def conclude(self, validation: Path | None) -> None:
+        """The rules that need the whole file."""
+        self._note(size_findings(self._num_rows))
+        if self._content is None:
+            return
+        for rule in self._content.rules:
+            self._note(rule.findings())
+        if validation is not None:
+            self._note(leak_findings(self._content.near, _prompts_of(validation, self._kind)))
+
+    def report(self, path: Path) -> DatasetReport:
+        content = self._content
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return DatasetReport(
+            filename=path.name,
+            sha256=sha256,
+            num_bytes=path.stat().st_size,
+            kind=self._kind,
+            num_rows=self._num_rows,
+            num_bad_rows=self._num_bad_rows,
+            verdict=self._verdict(),
+            num_errors=self._log.count("error"),
+            num_warnings=self._log.count("warning"),
+            num_hints=self._log.count("hint"),
+            groups=self._log.groups(),
+            tokens=self._counter.stats() if self._counter is not None else None,
+            labels=content.labels.counts() if content is not None else None,
+            languages=content.languages.counts() if content is not None else {},
+            messages_per_row=dict(sorted(self._messages.items())),
+            skipped=list(self._skipped()),
+        )
+
+    def _note(self, findings: Iterable[Finding]) -> None:
+        for finding in findings:
+            self._log.add(finding)
+
+    def _verdict(self) -> Verdict:
+        if self._log.count("error"):
+            return "errors"
+        return "warnings" if self._log.count("warning") else "good"
+
+    def _skipped(self) -> Iterator[Skipped]:
+        if self._counter is None:
+            yield Skipped(rule="over_context", reason="No model was named or installed: tokens were not counted.")
+        for rule in self._content.rules if self._content is not None else ():
+            yield from rule.skipped()
+
+
+def _prompts_of(path: Path, kind: Kind | None) -> NearRows:
+    prompts = NearRows()
+    for batch in scan(path, kind=kind):
+        for line, row in zip(batch.numbers, batch.rows, strict=True):
+            if row is not None:
+                prompts.add(view(row, line))
+    return prompts
