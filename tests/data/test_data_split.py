@@ -15,24 +15,10 @@ from tunesmith.data.split_file import split_file
 from tunesmith.data.split_plan import plan_split
 
 COLOURS = ("red", "green", "blue")
-TOPICS = [
-    "roof",
-    "pipe",
-    "door",
-    "lamp",
-    "wall",
-    "sink",
-    "fence",
-    "gutter",
-    "chimney",
-    "window",
-    "stair",
-    "tile",
-    "beam",
-    "floor",
-    "vault",
-    "attic",
-]
+TOPICS = (
+    *("roof", "pipe", "door", "lamp", "wall", "sink", "fence", "gutter"),
+    *("chimney", "window", "stair", "tile", "beam", "floor", "vault", "attic"),
+)
 
 
 def chat(user: str, assistant: str) -> bytes:
