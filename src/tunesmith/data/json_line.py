@@ -18,6 +18,7 @@ BOM = b"\xef\xbb\xbf"
 MAX_DEPTH = 100
 """Nesting of objects and lists. Chat rows need about ten; parsers and templates recurse and end at about a thousand."""
 _MAX_DIGITS = 308
+_FIRST_STEPS = re.compile(r'\$(\.\w+|\[\d+\]|\["[^"]*"\]){0,3}')
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
@@ -128,7 +129,7 @@ def _note_values(value: object, notes: RowNotes) -> bool:
     """Note every value that JSON does not have. False when lists and objects are nested too deep to work with."""
     for inner, path, depth in _walk(value):
         if depth > MAX_DEPTH:
-            notes.add("deep_nesting", f"Objects and lists are nested more than {MAX_DEPTH} deep.", path[:200])
+            notes.add("deep_nesting", f"Objects and lists are nested more than {MAX_DEPTH} deep.", _outer(path))
             return False
         if isinstance(inner, _Object):
             _note_keys(inner, path, notes)
@@ -139,6 +140,12 @@ def _note_values(value: object, notes: RowNotes) -> bool:
         elif isinstance(inner, _TooLarge):
             notes.add("huge_number", "The number is larger than computers hold.", path)
     return True
+
+
+def _outer(path: str) -> str:
+    """The first few steps of a path: the rest of a hundred says nothing."""
+    found = _FIRST_STEPS.match(path)
+    return found.group() if found else "$"
 
 
 def _mended(value: Any) -> Any:
@@ -166,10 +173,10 @@ def _syntax(text: str, bad: json.JSONDecodeError) -> str:
     said = f"Not valid JSON: {bad.msg.removesuffix(' at')} (column {bad.pos + 1})."
     if text.startswith("\ufeff"):
         return said + " A byte-order mark stands within the file: were two files joined?"
-    if text in ("[", "{") or (text[0] in "[{" and text.endswith(("[", "{"))):
+    if text in ("[", "{") or (text[:1] in ("[", "{") and text.endswith(("[", "{"))):
         return said + " The file looks like one JSON document over many lines; a data set is one object per line."
     if bad.msg == "Extra data" and text[bad.pos] == "{":
         return said + " Two objects stand in one line."
-    if (text[0] == "{" and bad.pos >= len(text.rstrip()) - 1) or bad.msg.startswith("Unterminated string"):
+    if (text.startswith("{") and bad.pos >= len(text.rstrip()) - 1) or bad.msg.startswith("Unterminated string"):
         return said + " The line seems to be cut off: is there a line break inside the object?"
     return said
