@@ -8,8 +8,8 @@ import pytest
 
 import tiny
 from tunesmith.core.errors import DataError
-from tunesmith.data.check import check_training_file
 from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.training_file import check_training_file
 
 GOOD = tiny.chat_lines(12)
 SHARED = Path(__file__).parents[3] / "shared" / "data"
@@ -137,8 +137,8 @@ def test_gzip_is_refused_by_name(tmp_path: Path, tokenizer: RowTokenizer) -> Non
         ("cookbook/drone_training.jsonl", 103),
     ],
 )
-def test_real_files_are_read_whole(tokenizer: RowTokenizer, file: str, rows: int) -> None:
-    assert check_training_file(SHARED / file, tokenizer=tokenizer, max_row_tokens=100_000).num_rows == rows
+def test_real_files_are_read_whole(tools_tokenizer: RowTokenizer, file: str, rows: int) -> None:
+    assert check_training_file(SHARED / file, tokenizer=tools_tokenizer, max_row_tokens=100_000).num_rows == rows
 
 
 @pytest.mark.skipif(not SHARED.exists(), reason="the shared data sets are not beside this checkout")

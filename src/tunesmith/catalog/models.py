@@ -31,6 +31,8 @@ class BaseModel(msgspec.Struct, frozen=True, kw_only=True):
     created: int
     license: str
     aliases: tuple[str, ...] = ()
+    completions: bool = False
+    """Whether it continues raw text, so that prompts with their completions are trained as they are."""
     wheel: WheelSource | None = None
     chat_template: str | None = None
     """File in ``catalog/templates``: used where the model's own template has no tool calls."""

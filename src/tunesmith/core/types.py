@@ -46,6 +46,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     valid_sha256: str | None = None
     validation_split: float | None = None
     """Share of the training rows held out, where there is no validation file."""
+    train_digest: str | None = None
+    """Of the token ids and marks of the rows that are trained on, held-out ones not among them."""
+    valid_digest: str | None = None
+    """Of those of the validation rows."""
+    completions: Literal["chat", "plain"] | None = None
+    """How a prompt with its completion is read; None refuses such a row."""
     n_epochs: int
     batch_size: int
     learning_rate: float
@@ -106,6 +112,8 @@ class MetricLine(msgspec.Struct, frozen=True, kw_only=True):
     """Distinct tokens computed, after sharing prefixes."""
     num_supervised_tokens: int
     step_s: float
+    eval_s: float = 0.0
+    """What the evaluations after this step took."""
     remaining_s: float
     """Estimated time to the end of the run."""
 

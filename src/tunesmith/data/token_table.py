@@ -38,13 +38,23 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     digests: npt.NDArray[np.uint8]
     """(N, 16) ``digest.row_digest`` of each row."""
     num_bad_rows: int
-    """Rows that could not be read or tokenised; they have no entry."""
+    """Rows that could not be read or tokenised, or of which nothing is learned; they have no entry."""
     shared_prefix_tokens: int
     """Tokens that need not be computed in batches of ``SHARED_BATCH_ROWS`` rows in file order."""
 
     @property
     def num_rows(self) -> int:
         return len(self.lines)
+
+    def __eq__(self, other: object) -> bool:
+        """The same tokens row by row, on whatever lines."""
+        return isinstance(other, TokenTable) and self.digest() == other.digest()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def fits(self, limit: int) -> bool:
+        """Whether every row of the file has an entry and none is longer than ``limit`` tokens."""
+        return self.num_bad_rows == 0 and bool((self.longest <= limit).all())
 
     def digest(self, rows: Sequence[int] | None = None) -> str:
         """The ``digest.set_digest`` of these rows (places in the table, from 0), or of all."""
@@ -66,17 +76,26 @@ class TableBuilder:
 
     def add(self, row: Row | None, line: int, num_bytes: int) -> list[Finding]:
         """Tokenise a row of ``num_bytes``; None is a row that could not be read. Returns what is wrong with it."""
-        oversized = oversized_finding(num_bytes, self._limit, line)
-        if row is None or oversized is not None:
+        if row is None:
             self._num_bad_rows += 1
-            return [] if row is None or oversized is None else [oversized]
+            return []
         try:
-            sequences = [pack(sequence) for sequence in self._tokenizer.encode_row(row, line)]
+            return self.add_or_raise(row, line, num_bytes)
         except DataError as error:
-            self._num_bad_rows += 1
             return [refused_finding(error, line)]
-        self._count(sequences, line)
-        return token_findings(row, sequences, line, limit=self._limit, tokenizer=self._tokenizer)
+
+    def add_or_raise(self, row: Row, line: int, num_bytes: int) -> list[Finding]:
+        """The same; raises DataError where ``encode_row`` refuses the row."""
+        self._num_bad_rows += 1
+        oversized = oversized_finding(num_bytes, self._limit, line)
+        if oversized is not None:
+            return [oversized]
+        sequences = [pack(sequence) for sequence in self._tokenizer.encode_row(row, line)]
+        findings = token_findings(row, sequences, line, limit=self._limit, tokenizer=self._tokenizer)
+        if not any(finding.rule == "zero_supervised_tokens" for finding in findings):
+            self._num_bad_rows -= 1
+            self._count(sequences, line)
+        return findings
 
     def _count(self, sequences: list[PackedSequence], line: int) -> None:
         lengths = [packed.num_tokens for packed in sequences]

@@ -55,6 +55,8 @@ class JobExtra(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Instead of the rule's rate; the multiplier applies to it too."""
     dtype: Literal["auto", "float32", "bfloat16", "float64"] | None = None
     max_row_tokens: Annotated[int, msgspec.Meta(ge=16)] | None = None
+    completions: Literal["chat", "plain"] | None = None
+    """How rows of prompt and completion are trained: as a question and its answer, or as raw text."""
 
 
 def parse_extra(extra: dict[str, Any]) -> JobExtra:
