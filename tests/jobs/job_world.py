@@ -169,6 +169,8 @@ def _install_tiny_base(settings: Settings) -> None:
     tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "chat_template.jinja").write_text(TEMPLATE)
     (folder / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|im_end|>"}))
+    config = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 258}
+    (folder / "config.json").write_text(json.dumps(config))
     manifest = BaseModel(
         id="tiny", name="Tiny", parameters=1_000, context_tokens=512, created=1, license="x", aliases=("tiny-alias",)
     )

@@ -7,29 +7,14 @@ from pathlib import Path
 
 import pytest
 from job_world import World, wait_for
-from transformers import LlamaConfig, LlamaForCausalLM
+from real_trainer import make_real
 
-from tunesmith.catalog.models import base_dir
 from tunesmith.jobs.launchers.local import TRAINER_COMMAND
 
 
 @pytest.fixture
 def real_world(sqlite_world: World) -> World:
-    """The tiny base model gets weights, and jobs the trainer itself."""
-    config = LlamaConfig(
-        vocab_size=258,
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=512,
-    )
-    folder = base_dir(sqlite_world.settings, "tiny")
-    LlamaForCausalLM(config).save_pretrained(folder)
-    sqlite_world.command = TRAINER_COMMAND
-    sqlite_world.supervisor = sqlite_world.new_supervisor()
-    return sqlite_world
+    return make_real(sqlite_world)
 
 
 def test_a_real_run_survives_the_death_of_server_and_trainer(real_world: World) -> None:

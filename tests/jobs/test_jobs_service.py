@@ -22,9 +22,12 @@ def test_a_new_job_echoes_what_was_asked(sqlite_world: World) -> None:
 
 
 def test_a_seed_is_made_where_none_is_given(sqlite_world: World) -> None:
-    file_id = sqlite_world.upload()
-    seeds = {sqlite_world.create(training_file=file_id).seed for _ in range(5)}
-    assert len(seeds) > 1
+    """From the model and the files' bytes: a quote foretells its job."""
+    first, same, other = sqlite_world.upload(20), sqlite_world.upload(20), sqlite_world.upload(21)
+    assert sqlite_world.create(training_file=first).seed == sqlite_world.create(training_file=same).seed
+    asked = [{"training_file": first}, {"training_file": other}, {"training_file": first, "validation_file": other}]
+    seeds = {sqlite_world.create(**files).seed for files in asked}
+    assert len(seeds) == 3
     assert all(0 <= seed <= 2_147_483_647 for seed in seeds)
 
 

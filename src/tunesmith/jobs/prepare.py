@@ -2,7 +2,11 @@
 
 import hashlib
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
 
 import msgspec
 
@@ -10,11 +14,14 @@ from tunesmith.catalog.models import BaseModel, base_dir, find_base_model
 from tunesmith.core.errors import DataError, InvalidRequest, NotFound, TunesmithError
 from tunesmith.core.settings import Settings
 from tunesmith.core.types import RunError, RunSpec
-from tunesmith.data.check import DatasetFacts, check_training_file
-from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.token_cache import TokenCache
+from tunesmith.data.tokens import Completions, RowTokenizer
+from tunesmith.data.training_file import DatasetFacts, check_training_file, data_digests
 from tunesmith.jobs.plan import Plan, PlanInput, make_plan
+from tunesmith.jobs.quote import quote_run
 from tunesmith.jobs.request import JobExtra, parse_extra
 from tunesmith.jobs.rundir import START_FILES, RunDir, read_lora_shape, start_kind
+from tunesmith.metering.estimate import Quote
 from tunesmith.store.blobs import BlobStore
 from tunesmith.store.tables import JobRow
 
@@ -26,6 +33,15 @@ class Prepared(msgspec.Struct, frozen=True):
     plan: Plan
     facts: DatasetFacts
     valid_facts: DatasetFacts | None
+    quote: Quote | None
+    """None where none could be made: ``no_quote`` says why. Training does not wait for a price."""
+    no_quote: str | None = None
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """Of what the run trains on and is measured on, as the job records them."""
+        both = {"train": self.spec.train_digest, "valid": self.spec.valid_digest}
+        return {name: digest for name, digest in both.items() if digest is not None}
 
 
 def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path | None) -> Prepared:
@@ -37,25 +53,87 @@ def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path |
     """
     run_dir = RunDir(settings.home / job.run_dir)
     run_dir.path.mkdir(parents=True, exist_ok=True)
-    base = _base_model(settings, job.base_model)
     if job.start_checkpoint_id is not None:
         start_dir = _keep_start(job.start_checkpoint_id, start_dir, run_dir)
-    extra = _resolved_extra(parse_extra(job.extra), start_dir)
-    tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id))
-    limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
+    _fetch_files(blobs, job, run_dir)
+    run = _plan_run(settings, job, run_dir, start_dir)
+    quote = no_quote = None
+    try:
+        quote = _quote(settings, job, run)
+    except InvalidRequest as error:
+        no_quote = str(error)
+    run_dir.write_spec(run.spec)
+    return Prepared(run.spec, run.plan, run.facts, run.valid_facts, quote, no_quote)
 
-    _fetch(blobs, job.training_file, run_dir.train_path, "training_file")
-    facts = check_training_file(run_dir.train_path, tokenizer=tokenizer, max_row_tokens=limit)
+
+def estimate(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path | None) -> Quote:
+    """The quote that ``job`` would get, leaving nothing behind. ``job`` need not be stored.
+
+    Raises ``DataError`` for bad data, ``InvalidRequest`` for a missing model and for prices that cannot be used.
+    """
+    if job.start_checkpoint_id is not None:
+        _require_start(job.start_checkpoint_id, start_dir)
+    with _scratch(settings) as run_dir:
+        _fetch_files(blobs, job, run_dir)
+        return _quote(settings, job, _plan_run(settings, job, run_dir, start_dir))
+
+
+def estimate_local(settings: Settings, job: JobRow, train_path: Path, valid_path: Path | None) -> Quote:
+    """The same for files of this machine that were not uploaded, and a base model."""
+    with _scratch(settings) as run_dir:
+        run_dir.train_path.symlink_to(train_path.absolute())
+        if valid_path is not None:
+            run_dir.valid_path.symlink_to(valid_path.absolute())
+        return _quote(settings, job, _plan_run(settings, job, run_dir, None))
+
+
+class _PlannedRun(NamedTuple):
+    spec: RunSpec
+    plan: Plan
+    facts: DatasetFacts
+    valid_facts: DatasetFacts | None
+    base: BaseModel
+    tokenizer: RowTokenizer
+
+
+def _plan_run(settings: Settings, job: JobRow, run_dir: RunDir, start_dir: Path | None) -> _PlannedRun:
+    """Check the files in ``run_dir`` and decide every number; writes nothing."""
+    base = _base_model(settings, job.base_model)
+    extra = _resolved_extra(parse_extra(job.extra), start_dir)
+    completions = _completions(base, extra)
+    tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), completions=completions)
+    limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
+    cache = TokenCache(settings.home)
+    facts = check_training_file(run_dir.train_path, tokenizer=tokenizer, max_row_tokens=limit, cache=cache)
     valid_facts = None
     if job.validation_file is not None:
-        _fetch(blobs, job.validation_file, run_dir.valid_path, "validation_file")
         valid_facts = check_training_file(
-            run_dir.valid_path, tokenizer=tokenizer, max_row_tokens=limit, min_examples=1, param="validation_file"
+            run_dir.valid_path,
+            tokenizer=tokenizer,
+            max_row_tokens=limit,
+            min_examples=1,
+            param="validation_file",
+            cache=cache,
         )
     plan = make_plan(_plan_input(job, extra, base, facts, valid_facts))
     spec = _make_spec(settings, job, run_dir, extra=extra, plan=plan, facts=facts, start_dir=start_dir)
-    run_dir.write_spec(spec)
-    return Prepared(spec, plan, facts, valid_facts)
+    digests = data_digests(facts, valid_facts, extra.validation_split, job.seed)
+    spec = msgspec.structs.replace(
+        spec, completions=completions, train_digest=digests["train"], valid_digest=digests.get("valid")
+    )
+    return _PlannedRun(spec, plan, facts, valid_facts, base, tokenizer)
+
+
+def _quote(settings: Settings, job: JobRow, run: _PlannedRun) -> Quote:
+    return quote_run(settings, job.model, run.base, run.spec, run.tokenizer, run.facts, run.valid_facts)
+
+
+@contextmanager
+def _scratch(settings: Settings) -> Iterator[RunDir]:
+    """A run directory for a moment, on the disk that has room for data."""
+    settings.home.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="estimate-", dir=settings.home) as folder:
+        yield RunDir(Path(folder))
 
 
 def describe_failure(error: TunesmithError) -> RunError:
@@ -77,15 +155,32 @@ def _base_model(settings: Settings, model_id: str) -> BaseModel:
 
 def _keep_start(name: str, start_dir: Path | None, run_dir: RunDir) -> Path:
     """Copy the weights that training goes on from: their own run may delete that checkpoint at any time."""
-    if start_dir is None or start_kind(start_dir) is None:
-        raise InvalidRequest(
-            f"The model {name} was deleted before the job began.", code="model_not_available", param="model"
-        )
+    start_dir = _require_start(name, start_dir)
     run_dir.start_path.mkdir(exist_ok=True)
     for file_name in START_FILES:
         if (start_dir / file_name).exists():
             shutil.copyfile(start_dir / file_name, run_dir.start_path / file_name)
     return run_dir.start_path
+
+
+def _require_start(name: str, start_dir: Path | None) -> Path:
+    if start_dir is None or start_kind(start_dir) is None:
+        raise InvalidRequest(
+            f"The model {name} was deleted before the job began.", code="model_not_available", param="model"
+        )
+    return start_dir
+
+
+def _completions(base: BaseModel, extra: JobExtra) -> Completions | None:
+    """How this job reads prompts with their completions; None when it has not said, and the model is a chat model."""
+    if extra.completions == "plain" and not base.completions:
+        raise InvalidRequest(
+            f"{base.id} is a chat model: it is not trained on raw completions.",
+            code="invalid_value",
+            param="tunesmith.completions",
+            mend="Use \"chat\": the prompt becomes the user's message and the completion the assistant's.",
+        )
+    return extra.completions or ("plain" if base.completions else None)
 
 
 def _resolved_extra(extra: JobExtra, start_dir: Path | None) -> JobExtra:
@@ -94,6 +189,12 @@ def _resolved_extra(extra: JobExtra, start_dir: Path | None) -> JobExtra:
         return extra
     shape = read_lora_shape(start_dir)
     return msgspec.structs.replace(extra, lora_r=shape.r, lora_alpha=shape.lora_alpha)
+
+
+def _fetch_files(blobs: BlobStore, job: JobRow, run_dir: RunDir) -> None:
+    _fetch(blobs, job.training_file, run_dir.train_path, "training_file")
+    if job.validation_file is not None:
+        _fetch(blobs, job.validation_file, run_dir.valid_path, "validation_file")
 
 
 def _fetch(blobs: BlobStore, file_id: str, to: Path, param: str) -> None:

@@ -14,6 +14,7 @@ from tunesmith.core.types import CheckpointData, MetricLine, RunResult, TrainerE
 from tunesmith.jobs import state
 from tunesmith.jobs.names import checkpoint_name, tuned_model_name
 from tunesmith.jobs.prepare import Prepared
+from tunesmith.jobs.quote import describe_quote, settle
 from tunesmith.store.blobs import BlobFacts
 from tunesmith.store.repos.checkpoints import CheckpointRepo
 from tunesmith.store.repos.events import EventRepo
@@ -53,8 +54,10 @@ def record_prepared(job: HeldJob, prepared: Prepared) -> None:
         "learning_rate_multiplier": plan.learning_rate_multiplier,
     }
     job.row.method = {"type": "supervised", "supervised": {"hyperparameters": job.row.hyperparameters}}
+    job.row.data_digests = prepared.digests
     job.say("Files validated, moving job to queued state", data=_dataset_data(prepared))
     job.say(_plan_message(prepared), data={"plan": msgspec.to_builtins(plan)})
+    _record_quote(job, prepared)
     if prepared.spec.validation_split is not None:
         share = f"{prepared.spec.validation_split:.0%}"
         job.say(f"{plan.num_valid_rows} of {prepared.facts.num_rows} training rows ({share}) are held out to validate")
@@ -85,24 +88,24 @@ def record_succeeded(job: HeldJob, result: RunResult, results_file: BlobFacts | 
     """
     last = CheckpointRepo(job.session).get_last(job.row.id)
     if last is None:
-        return record_failed(job, "trainer_error", "The trainer ended without a checkpoint.", result.trained_tokens)
+        return record_failed(job, "trainer_error", "The trainer ended without a checkpoint.", result)
     row = job.row
     name = tuned_model_name(row.base_model, job.settings.organization, row.suffix, row.id)
     _add_model(job, name, kind="tuned", step=last.step, folder=last.dir, sha256=last.sha256)
     if results_file is not None:
         _add_results_file(job, results_file)
     row.fine_tuned_model = name
-    _end(job, state.move(row.status, "succeeded"), result.trained_tokens)
+    _end(job, state.move(row.status, "succeeded"), result)
     job.say(f"New fine-tuned model created: {name}")
     job.say("The job has successfully completed")
     return None
 
 
 def record_failed(
-    job: HeldJob, code: str, message: str, trained_tokens: int | None = None, *, param: str | None = None
+    job: HeldJob, code: str, message: str, result: RunResult | None = None, *, param: str | None = None
 ) -> None:
     job.row.error = {"code": code, "message": message, "param": param}
-    _end(job, state.move(job.row.status, "failed"), trained_tokens)
+    _end(job, state.move(job.row.status, "failed"), result)
     job.say(f"The job failed: {message}", level="error", data={"code": code})
 
 
@@ -115,8 +118,7 @@ def record_paused(job: HeldJob, step: int | None) -> None:
 def record_gone(job: HeldJob, result: RunResult | None) -> None:
     """The trainer of a cancelled job has ended: its place is free."""
     _free_machine(job)
-    if result is not None:
-        job.row.trained_tokens = result.trained_tokens
+    settle(job.settings, job.row, result)
 
 
 def record_restart(job: HeldJob, exit_status: int | None) -> None:
@@ -236,10 +238,10 @@ def _add_results_file(job: HeldJob, facts: BlobFacts) -> None:
     job.row.result_files = [file_id]
 
 
-def _end(job: HeldJob, status: state.Status, trained_tokens: int | None) -> None:
+def _end(job: HeldJob, status: state.Status, result: RunResult | None) -> None:
     job.row.status = status
     job.row.finished_at = unix_now_s()
-    job.row.trained_tokens = trained_tokens
+    settle(job.settings, job.row, result)
     _free_machine(job)
 
 
@@ -254,10 +256,18 @@ def _describe_exit(exit_status: int) -> str:
     return f"killed by signal {-exit_status}" if exit_status < 0 else f"exit status {exit_status}"
 
 
+def _record_quote(job: HeldJob, prepared: Prepared) -> None:
+    if prepared.quote is None:
+        job.say(f"No quote could be made: {prepared.no_quote}", level="warn")
+        return
+    job.row.quote = msgspec.to_builtins(prepared.quote)
+    job.say(describe_quote(prepared.quote), data={"quote": job.row.quote})
+
+
 def _dataset_data(prepared: Prepared) -> dict[str, Any]:
-    data: dict[str, Any] = {"training_file": msgspec.to_builtins(prepared.facts)}
+    data: dict[str, Any] = {"training_file": prepared.facts.counts(), "digests": prepared.digests}
     if prepared.valid_facts is not None:
-        data["validation_file"] = msgspec.to_builtins(prepared.valid_facts)
+        data["validation_file"] = prepared.valid_facts.counts()
     return data
 
 

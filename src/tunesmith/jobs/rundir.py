@@ -5,6 +5,7 @@ and ``control.json``.
 """
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -33,6 +34,7 @@ START_DIR = "start"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 FULL_WEIGHTS = "model.safetensors"
 ADAPTER_CONFIG = "adapter_config.json"
+STATE_FILE = "state.json"
 # What training goes on from: the learned weights and their shape.
 START_FILES = (ADAPTER_WEIGHTS, ADAPTER_CONFIG, FULL_WEIGHTS, "config.json")
 # Most of events.jsonl that one look takes in; the next look takes the rest.
@@ -41,6 +43,12 @@ LOG_TAIL_BYTES = 4096
 LOG_TAIL_LINES = 12
 
 _decode_event = msgspec.json.Decoder(TrainerEvent).decode
+
+
+class CheckpointState(msgspec.Struct, frozen=True):
+    """From a checkpoint's state.json."""
+
+    trained_tokens: int
 
 
 class LoraShape(msgspec.Struct, frozen=True):
@@ -114,6 +122,32 @@ class RunDir:
         except msgspec.MsgspecError as error:
             raise TrainerError(f"{EVENTS_FILE} holds a line that is no event: {error}", code="trainer_error") from error
         return events, offset_bytes + len(whole)
+
+    def read_trained_tokens(self) -> int | None:
+        """What the newest checkpoint was trained on, in tokens; None without a checkpoint."""
+        for folder in sorted((self.path / CHECKPOINTS_DIR).glob("step-*"), reverse=True):
+            state = folder / STATE_FILE
+            if state.exists():
+                return msgspec.json.decode(state.read_bytes(), type=CheckpointState).trained_tokens
+        return None
+
+    def read_trainer_seconds(self) -> float:
+        """How long trainers have worked here, by the times in events.jsonl: from each one's first line to its last."""
+        total, first, last = 0, None, 0
+        for event in self._read_all_events():
+            if first is None or event.data.get("phase") == "loading":
+                total += 0 if first is None else last - first
+                first = event.created_at
+            last = event.created_at
+        return float(total + (0 if first is None else last - first))
+
+    def _read_all_events(self) -> Iterator[TrainerEvent]:
+        """Up to the first line that is no event, or not whole."""
+        try:
+            with (self.path / EVENTS_FILE).open("rb") as file:
+                yield from (_decode_event(line) for line in file)
+        except (FileNotFoundError, msgspec.MsgspecError):
+            return
 
     def read_log_tail(self) -> str:
         """The last lines that the trainer printed."""

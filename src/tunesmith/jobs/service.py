@@ -1,19 +1,25 @@
 """What the API asks about jobs. Every call is one transaction; nothing here waits for a trainer."""
 
-import secrets
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy.orm import Session
 
-from tunesmith.catalog.models import find_base_model, is_installed
+from tunesmith.catalog.fetch import sha256_of
+from tunesmith.catalog.models import BaseModel, find_base_model, is_installed
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import Conflict, InvalidRequest, NotFound
 from tunesmith.core.ids import new_id
 from tunesmith.core.settings import Settings
 from tunesmith.core.types import Action
 from tunesmith.jobs import state
+from tunesmith.jobs.prepare import estimate, estimate_local
+from tunesmith.jobs.quote import settle
 from tunesmith.jobs.request import MAX_SEED, JobExtra, JobRequest, check_request
 from tunesmith.jobs.rundir import RunDir, read_lora_shape, start_kind
+from tunesmith.metering.estimate import Quote
 from tunesmith.store.blobs import BlobStore
 from tunesmith.store.db import Database
 from tunesmith.store.repos.checkpoints import CheckpointRepo
@@ -21,7 +27,7 @@ from tunesmith.store.repos.events import EventRepo
 from tunesmith.store.repos.files import FileRepo
 from tunesmith.store.repos.jobs import JobRepo
 from tunesmith.store.repos.models import ModelRepo
-from tunesmith.store.tables import CheckpointRow, EventRow, JobRow, ModelRow
+from tunesmith.store.tables import CheckpointRow, EventRow, FileRow, JobRow, ModelRow
 
 __all__ = ["JobRequest", "JobService"]
 
@@ -54,6 +60,18 @@ class JobService:
                 events.add_from_server(job.id, job.created_at, message, level="warn")
             return job
 
+    def estimate(self, request: JobRequest) -> Quote:
+        """What a job of this request will take, without making one.
+
+        Raises ``InvalidRequest`` as ``create`` does, and ``DataError`` for what would fail the job.
+        """
+        extra = check_request(request)
+        with self._database.reading() as session:
+            job = self._new_row(session, request, extra)
+            start = None if job.start_checkpoint_id is None else ModelRepo(session).get(job.start_checkpoint_id)
+        start_dir = None if start is None else self._settings.home / start.dir
+        return estimate(self._settings, self._blobs, job, start_dir)
+
     def get(self, job_id: str) -> JobRow:
         """Raises ``NotFound``."""
         with self._database.reading() as session:
@@ -84,6 +102,8 @@ class JobService:
             EventRepo(session).add_from_server(job_id, job.finished_at, "The job was cancelled")
             if job.occupies_machine:
                 self._ask(job, "cancel")
+            else:
+                settle(self._settings, job, RunDir(self._settings.home / job.run_dir).read_result())
         return job
 
     def pause(self, job_id: str) -> JobRow:
@@ -124,55 +144,83 @@ class JobService:
 
     def _new_row(self, session: Session, request: JobRequest, extra: JobExtra) -> JobRow:
         base_model, start = self._resolve_model(session, request.model)
-        _check_file(session, request.training_file, "training_file")
+        files = [_check_file(session, request.training_file, "training_file")]
         if request.validation_file is not None:
-            _check_file(session, request.validation_file, "validation_file")
+            files.append(_check_file(session, request.validation_file, "validation_file"))
         if start is not None:
             _check_start(self._settings, start, extra)
-        hyperparameters: dict[str, Any] = {
-            "n_epochs": request.n_epochs,
-            "batch_size": request.batch_size,
-            "learning_rate_multiplier": request.learning_rate_multiplier,
-        }
-        job_id = new_id("ftjob-")
-        return JobRow(
-            id=job_id,
-            created_at=unix_now_s(),
-            status="validating_files",
-            model=start.id if start else base_model,
-            base_model=base_model,
-            start_checkpoint_id=start.id if start else None,
-            suffix=request.suffix,
-            seed=secrets.randbelow(MAX_SEED + 1) if request.seed is None else request.seed,
-            training_file=request.training_file,
-            validation_file=request.validation_file,
-            hyperparameters=hyperparameters,
-            method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
-            user_metadata=request.metadata or None,
-            extra=request.extra,
-            integrations=request.integrations,
-            run_dir=f"runs/{job_id}",
-        )
+        model = start.id if start else base_model
+        seed = default_seed(model, [file.sha256 for file in files]) if request.seed is None else request.seed
+        return _job_row(request, model, base_model, start.id if start else None, seed)
 
     def _resolve_model(self, session: Session, name: str) -> tuple[str, ModelRow | None]:
         """The base model's id and, for a tuned model's or checkpoint's name, the row to go on from."""
         start = ModelRepo(session).get(name)
-        base = find_base_model(self._settings, start.base_model if start else name)
-        if base is None:
-            raise InvalidRequest(
-                f"Model {name} is not available for fine-tuning or does not exist.",
-                code="model_not_available",
-                param="model",
-                mend="GET /models lists what is there.",
-            )
-        if not is_installed(self._settings, base.id):
-            raise InvalidRequest(
-                f"Model {base.id} is not installed on this server.",
-                code="model_not_available",
-                param="model",
-                mend=f"Run: tunesmith models pull {base.id}.",
-            )
-        return base.id, start
+        return _installed_base(self._settings, start.base_model if start else name).id, start
+
+
+def estimate_files(settings: Settings, request: JobRequest, train_path: Path, valid_path: Path | None) -> Quote:
+    """The quote for files of this machine that were not uploaded, by the prices and past runs in its home.
+
+    ``request`` names them by any id. Raises ``InvalidRequest`` as ``JobService.create``, ``DataError`` for bad data.
+    """
+    check_request(request)
+    base = _installed_base(settings, request.model)
+    paths = [path for path in (train_path, valid_path) if path is not None]
+    seed = default_seed(base.id, [sha256_of(path) for path in paths]) if request.seed is None else request.seed
+    return estimate_local(settings, _job_row(request, base.id, base.id, None, seed), train_path, valid_path)
+
+
+def default_seed(model: str, sha256s: Sequence[str]) -> int:
+    """The seed of a job that asks for none: the same model and files give the same, so a quote foretells its job."""
+    digest = hashlib.sha256("\n".join([model, *sha256s]).encode()).digest()
+    return int.from_bytes(digest[:8], "big") % (MAX_SEED + 1)
+
+
+def _job_row(request: JobRequest, model: str, base_model: str, start_id: str | None, seed: int) -> JobRow:
+    hyperparameters: dict[str, Any] = {
+        "n_epochs": request.n_epochs,
+        "batch_size": request.batch_size,
+        "learning_rate_multiplier": request.learning_rate_multiplier,
+    }
+    job_id = new_id("ftjob-")
+    return JobRow(
+        id=job_id,
+        created_at=unix_now_s(),
+        status="validating_files",
+        model=model,
+        base_model=base_model,
+        start_checkpoint_id=start_id,
+        suffix=request.suffix,
+        seed=seed,
+        training_file=request.training_file,
+        validation_file=request.validation_file,
+        hyperparameters=hyperparameters,
+        method={"type": "supervised", "supervised": {"hyperparameters": hyperparameters}},
+        user_metadata=request.metadata or None,
+        extra=request.extra,
+        integrations=request.integrations,
+        run_dir=f"runs/{job_id}",
+    )
+
+
+def _installed_base(settings: Settings, name: str) -> BaseModel:
+    base = find_base_model(settings, name)
+    if base is None:
+        raise InvalidRequest(
+            f"Model {name} is not available for fine-tuning or does not exist.",
+            code="model_not_available",
+            param="model",
+            mend="GET /models lists what is there.",
+        )
+    if not is_installed(settings, base.id):
+        raise InvalidRequest(
+            f"Model {base.id} is not installed on this server.",
+            code="model_not_available",
+            param="model",
+            mend=f"Run: tunesmith models pull {base.id}.",
+        )
+    return base
 
 
 def _found(job: JobRow | None, job_id: str) -> JobRow:
@@ -181,7 +229,7 @@ def _found(job: JobRow | None, job_id: str) -> JobRow:
     return job
 
 
-def _check_file(session: Session, file_id: str, param: str) -> None:
+def _check_file(session: Session, file_id: str, param: str) -> FileRow:
     row = FileRepo(session).get(file_id)
     if row is None:
         raise InvalidRequest(
@@ -194,6 +242,7 @@ def _check_file(session: Session, file_id: str, param: str) -> None:
             param=param,
             mend="Upload it with the purpose 'fine-tune'.",
         )
+    return row
 
 
 def _check_start(settings: Settings, start: ModelRow, extra: JobExtra) -> None:

@@ -274,12 +274,12 @@ class Supervisor:
             return self._conclude_death(job, run_dir)
         elif result.status == "failed" and result.error is not None:
             error = result.error
-            record.record_failed(job, error.code, error.message, result.trained_tokens, param=error.param)
+            record.record_failed(job, error.code, error.message, result, param=error.param)
         elif result.status == "paused":
             record.record_paused(job, result.step)
         else:
             message = f"The trainer ended as {result.status} and nobody asked it to."
-            record.record_failed(job, "trainer_error", message, result.trained_tokens)
+            record.record_failed(job, "trainer_error", message, result)
         return False
 
     def _conclude_death(self, job: HeldJob, run_dir: RunDir) -> bool:

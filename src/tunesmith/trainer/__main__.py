@@ -62,22 +62,27 @@ def _run_or_fail(run_dir: Path, spec: RunSpec) -> RunResult | None:
     try:
         return start_run(run_dir, spec, _signal_flag())
     except TunesmithError as error:
-        return _failed(error.code or "trainer_error", str(error), error.param)
+        return _failed(run_dir, error.code or "trainer_error", str(error), error.param)
     except MemoryError as error:
-        return _out_of_memory(error)
+        return _out_of_memory(run_dir, error)
     except RuntimeError as error:
         if "allocate memory" in str(error) or "out of memory" in str(error):
-            return _out_of_memory(error)
+            return _out_of_memory(run_dir, error)
         raise
 
 
-def _out_of_memory(error: Exception) -> RunResult:
+def _out_of_memory(run_dir: Path, error: Exception) -> RunResult:
     reason = str(error).splitlines()[0] if str(error) else "the machine has no memory left"
-    return _failed("out_of_memory", f"The trainer ran out of memory ({reason}). Use shorter rows or a smaller model.")
+    message = f"The trainer ran out of memory ({reason}). Use shorter rows or a smaller model."
+    return _failed(run_dir, "out_of_memory", message)
 
 
-def _failed(code: str, message: str, param: str | None = None) -> RunResult:
-    return RunResult(status="failed", step=0, trained_tokens=0, error=RunError(code=code, message=message, param=param))
+def _failed(run_dir: Path, code: str, message: str, param: str | None = None) -> RunResult:
+    """What was trained since the last checkpoint is lost, and not charged."""
+    from tunesmith.trainer.checkpoint import read_state
+
+    state, error = read_state(run_dir), RunError(code=code, message=message, param=param)
+    return RunResult(status="failed", step=state.step, trained_tokens=state.trained_tokens, error=error)
 
 
 def _signal_flag() -> list[bool]:

@@ -70,6 +70,12 @@ def latest_checkpoint(run_dir: Path) -> Path | None:
     return folders[-1] if folders else None
 
 
+def read_state(run_dir: Path) -> RunState:
+    """Where the newest checkpoint stands; at the beginning where there is none."""
+    newest = latest_checkpoint(run_dir)
+    return RunState() if newest is None else msgspec.json.decode((newest / STATE_FILE).read_bytes(), type=RunState)
+
+
 def resume(folder: Path, trained: TrainedModel, optimizer: torch.optim.Optimizer) -> RunState:
     """Load weights, optimiser and random state of a checkpoint; returns where the run stood."""
     trained.load(folder)

@@ -139,6 +139,7 @@ class Run:
         self._is_evaluating = True
         valid, full = self._evaluations(step)
         self._is_evaluating = False
+        eval_s = time.monotonic() - started - step_s
         self._measure_speed(step_s)
         line = MetricLine(
             step=step,
@@ -156,6 +157,7 @@ class Run:
             num_computed_tokens=losses.num_computed_tokens,
             num_supervised_tokens=losses.num_supervised_tokens,
             step_s=step_s,
+            eval_s=eval_s,
             remaining_s=self._remaining_s(step),
         )
         self.log.metrics(line)

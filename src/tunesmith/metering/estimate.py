@@ -1,0 +1,210 @@
+"""The quote of a job before it runs: what it costs exactly, and about how long, how much memory and disk.
+
+The billed number is exact: the tokens of the training rows as rendered, once for each time they are trained on. Rows
+held out or in a validation file, waiting, and starting again after a crash cost nothing. All else is an estimate,
+with its basis. Source of the rule: OpenAI's and Azure's pages on the cost of fine-tuning. Not covered: accelerators,
+runs of several processes.
+"""
+
+from dataclasses import dataclass
+
+from tunesmith.core.types import RunSpec
+from tunesmith.metering import footprint
+from tunesmith.metering.footprint import Fit, ModelShape
+from tunesmith.metering.machine import Machine
+from tunesmith.metering.money import Money, token_cost
+from tunesmith.metering.prices import PriceTable
+from tunesmith.metering.rates import Basis, Rate
+
+PUBLISHED_NOTE = "At our token count; their tokenizer counts somewhat otherwise."
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkCounts:
+    """What a run computes, counted from its rows."""
+
+    num_train_rows: int
+    num_valid_rows: int
+    epoch_tokens: int
+    """Tokens of the rows that an epoch trains on, each once: exact."""
+    valid_tokens: int
+    sampled_tokens: int
+    """Tokens of the real batches in which sharing was counted."""
+    sampled_distinct_tokens: int
+    """Of these, what the trainer computes."""
+    largest_piece_tokens: int
+    """Of the largest micro-batch among them."""
+    is_whole_epoch: bool
+    """Whether the batches are a whole epoch."""
+    data_bytes: int
+
+    @property
+    def epoch_computed_tokens(self) -> int:
+        return round(self.epoch_tokens * self.sampled_distinct_tokens / max(1, self.sampled_tokens))
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimeRange:
+    """Seconds from the trainer's start to its end."""
+
+    low_s: float
+    likely_s: float
+    high_s: float
+    basis: Basis
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedCost:
+    """The same tokens at another provider's published price."""
+
+    provider: str
+    model: str
+    training: Money
+    hosting_per_hour: Money | None
+    as_of: str
+    source: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quote:
+    """What a job will take. ``trained_tokens`` is what the finished job reports, to the token."""
+
+    version: int = 1
+    model: str
+    base_model: str
+    training_examples: int
+    validation_examples: int
+    n_epochs: int
+    batch_size: int
+    total_steps: int
+    seed: int
+    epoch_tokens: int
+    trained_tokens: int
+    """``epoch_tokens`` times ``n_epochs``."""
+    training_price_per_million_tokens: Money
+    cost: Money
+    """``trained_tokens`` times the price: exact."""
+    hosting_per_hour: Money
+    """While the tuned model is kept ready to answer."""
+    computed_tokens: int
+    """Estimate of the distinct tokens that the trainer computes."""
+    shared_prefix_tokens: int
+    """What sharing saves: trained tokens that need not be computed."""
+    is_sharing_sampled: bool
+    time: TimeRange
+    peak_memory_bytes: int
+    disk_bytes: int
+    """Of the job's folder at the end."""
+    disk_needed_bytes: int
+    """Free space that the trainer asks for before it starts."""
+    fit: Fit
+    published: list[PublishedCost]
+    published_note: str = PUBLISHED_NOTE
+    reasons: dict[str, str]
+    """Why each number that was chosen for the user is what it is."""
+
+
+def make_quote(
+    model: str,
+    spec: RunSpec,
+    parameters: int,
+    shape: ModelShape,
+    counts: WorkCounts,
+    rate: Rate,
+    prices: PriceTable,
+    machine: Machine,
+) -> Quote:
+    """``model`` is what training starts from, ``parameters`` counts the base model's weights."""
+    price = prices.price_of(spec.base_model)
+    trained = counts.epoch_tokens * spec.n_epochs
+    computed = min(counts.epoch_computed_tokens * spec.n_epochs, trained)
+    memory = _peak_memory(spec, shape, parameters, counts, rate)
+    needed = footprint.disk_needed(spec, shape, parameters, counts.data_bytes)
+    return Quote(
+        model=model,
+        base_model=spec.base_model,
+        training_examples=counts.num_train_rows,
+        validation_examples=counts.num_valid_rows,
+        n_epochs=spec.n_epochs,
+        batch_size=spec.batch_size,
+        total_steps=spec.total_steps,
+        seed=spec.seed,
+        epoch_tokens=counts.epoch_tokens,
+        trained_tokens=trained,
+        training_price_per_million_tokens=Money.of(price.training_per_million_tokens, prices.currency),
+        cost=Money.of(token_cost(trained, price.training_per_million_tokens), prices.currency),
+        hosting_per_hour=Money.of(price.hosting_per_hour, prices.currency),
+        computed_tokens=computed,
+        shared_prefix_tokens=trained - computed,
+        is_sharing_sampled=not counts.is_whole_epoch,
+        time=_time(spec, counts, computed, rate),
+        peak_memory_bytes=memory,
+        disk_bytes=_disk(spec, shape, parameters, counts),
+        disk_needed_bytes=needed,
+        fit=footprint.judge(machine, memory_bytes=memory, disk_bytes=needed),
+        published=published_costs(prices, trained),
+        reasons=spec.reasons,
+    )
+
+
+def published_costs(prices: PriceTable, trained_tokens: int) -> list[PublishedCost]:
+    """The cheapest first. Models that are billed by the hour of training are not for this kind of job."""
+    costs = [
+        PublishedCost(
+            provider=price.provider,
+            model=price.model,
+            training=Money.of(token_cost(trained_tokens, price.training_per_million_tokens), price.currency),
+            hosting_per_hour=None
+            if price.hosting_per_hour is None
+            else Money.of(price.hosting_per_hour, price.currency),
+            as_of=price.as_of,
+            source=price.source,
+        )
+        for price in prices.published or []
+        if price.training_per_million_tokens is not None
+    ]
+    return sorted(costs, key=lambda cost: (cost.training.value, cost.model))
+
+
+def _time(spec: RunSpec, counts: WorkCounts, computed_tokens: int, rate: Rate) -> TimeRange:
+    likely = rate.seconds(
+        computed_tokens=computed_tokens,
+        num_steps=spec.total_steps,
+        eval_tokens=_eval_tokens(spec, counts),
+        num_epochs=spec.n_epochs,
+    )
+    return TimeRange(
+        low_s=round(likely * rate.fastest, 1),
+        likely_s=round(likely, 1),
+        high_s=round(likely * rate.slowest, 1),
+        basis=rate.basis,
+        detail=rate.detail,
+    )
+
+
+def _eval_tokens(spec: RunSpec, counts: WorkCounts) -> int:
+    """Before the first step, every few steps, and the whole set at each epoch's end."""
+    if not counts.num_valid_rows:
+        return 0
+    return round(_num_row_evaluations(spec, counts) * counts.valid_tokens / counts.num_valid_rows)
+
+
+def _num_row_evaluations(spec: RunSpec, counts: WorkCounts) -> int:
+    num_small = 1 + spec.total_steps // spec.eval_every_steps + spec.n_epochs
+    return num_small * min(spec.eval_rows, counts.num_valid_rows) + spec.n_epochs * counts.num_valid_rows
+
+
+def _peak_memory(spec: RunSpec, shape: ModelShape, parameters: int, counts: WorkCounts, rate: Rate) -> int:
+    """The formula, corrected by how far past runs were from it."""
+    by_formula = footprint.peak_memory(spec, shape, parameters, rate.dtype, counts.largest_piece_tokens)
+    past = [
+        peak / footprint.peak_memory(run, shape, parameters, rate.dtype, min(tokens, run.micro_batch_tokens))
+        for run, tokens, peak in rate.peaks
+    ]
+    return round(by_formula * min(2.0, max(0.5, *past))) if past else by_formula
+
+
+def _disk(spec: RunSpec, shape: ModelShape, parameters: int, counts: WorkCounts) -> int:
+    num_row_losses = counts.num_train_rows * spec.n_epochs + _num_row_evaluations(spec, counts)
+    return footprint.disk_after(spec, shape, parameters, data_bytes=counts.data_bytes, num_row_losses=num_row_losses)
