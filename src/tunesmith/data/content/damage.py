@@ -26,7 +26,7 @@ def damage(text: str) -> Iterator[Complaint]:
     if not text.isascii():
         yield from _wrong_encoding(text)
     if not _is_printable(text):
-        yield from _unprintable(text)
+        yield from _unprintable(_MOJIBAKE.sub("", text))
     if "&" in text and ";" in text:
         yield from _entities(text)
     if "\\n" in text and "\n" not in text and text.count("\\n") > 1:

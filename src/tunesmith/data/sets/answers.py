@@ -45,10 +45,9 @@ class Refusals:
 
 
 class Preferences:
-    """Pairs whose answers are equal, and a length that gives the preferred one away."""
+    """A length that gives the preferred answer of nearly all pairs away."""
 
     def __init__(self) -> None:
-        self._same: list[int] = []
         self._num_pairs = 0
         self._num_longer = 0
         self._num_shorter = 0
@@ -57,15 +56,10 @@ class Preferences:
         if row.rejected is None:
             return
         self._num_pairs += 1
-        if row.answer.strip() == row.rejected.strip():
-            self._same.append(row.line)
         self._num_longer += len(row.answer) > _LONGER * len(row.rejected)
         self._num_shorter += len(row.rejected) > _LONGER * len(row.answer)
 
     def findings(self) -> Iterator[Finding]:
-        for line in self._same:
-            what = "The preferred answer is the rejected one."
-            yield Finding(rule="same_preferred_and_rejected", what=what, line=line, json_path="$.preferred_output")
         for number, word in ((self._num_longer, "longer"), (self._num_shorter, "shorter")):
             if self._num_pairs >= MANY_ROWS and number >= _NEARLY_ALL * self._num_pairs:
                 what = f"The preferred answer is much {word} in {share(number, self._num_pairs)} pairs."

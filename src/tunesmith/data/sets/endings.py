@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from tunesmith.data.content.answers import is_json
+from tunesmith.data.content.personal import mask
 from tunesmith.data.content.turns import RowView
 from tunesmith.data.findings import Finding
 from tunesmith.data.report import Skipped
@@ -55,7 +56,7 @@ def _findings(rule: str, does: str, texts: list[str], *, is_end: bool) -> Iterat
         return  # few, or labels: their endings say nothing
     found, number = common_ending([_cut(text, is_end) for text in texts])
     if found:
-        text = "".join(found if is_end else found[::-1])
+        text = mask("".join(found if is_end else found[::-1]).strip())[0]
         yield Finding(rule=rule, what=f"{share(number, len(texts))} {does} {text!r}.")
 
 
@@ -76,7 +77,16 @@ def common_ending(texts: Sequence[Pieces]) -> tuple[Pieces, int]:
         if number < _SHARE * len(texts) or len(ending) < length:
             break
         best, support = ending, number
-    return (best, support) if _says_something(best) else ((), 0)
+    if not _says_something(best):
+        return (), 0
+    ending = _from_first_word(best)
+    return ending, max(support, sum(text[-len(ending) :] == ending for text in texts))
+
+
+def _from_first_word(ending: Pieces) -> Pieces:
+    """Without the punctuation of the sentence before: ``Solution:`` of ``? Solution:``."""
+    first = next((place for place, piece in enumerate(ending) if piece.strip()[:1].isalnum()), 0)
+    return ending[first:]
 
 
 def _says_something(ending: Pieces) -> bool:

@@ -17,7 +17,7 @@ from tunesmith.data.sets.rule import MANY_ROWS, share
 _NEARLY_ALL = 0.95
 _MOST_CHARS = 20_000
 _MARKS = re.compile(r"([^\w\s.,])\1+")
-_ODD_MARKS = re.compile(r"<<|>>|\{\{|\}\}|\[\[|\]\]|@@|%%|\^\^|~~|!!|\?\?")
+_ODD_MARKS = re.compile(r"<<|>>|\{\{|\}\}|\[\[|\]\]|@@|%%|\^\^|~~")
 _ODD_SHARE = 0.5
 _MAX_FEATURES = 200
 
@@ -36,7 +36,7 @@ class Forms:
             return
         self._num_rows += 1
         features = _features(row.answer)
-        for feature in features:
+        for feature in sorted(features):
             if feature in self._counts:
                 self._counts[feature] += 1
             elif len(self._counts) < _MAX_FEATURES:
@@ -61,32 +61,42 @@ class Forms:
     def findings(self) -> Iterator[Finding]:
         if self._num_rows < MANY_ROWS:
             return
+        yield from self._outliers()
+        yield from self._odd_marks()
+
+    def _outliers(self) -> Iterator[Finding]:
+        """One finding a line, with all that it lacks."""
+        lacking: dict[int, list[str]] = {}
         for feature in sorted(self._missing):
             if _NEARLY_ALL * self._num_rows <= self._counts[feature] < self._num_rows:
-                yield from self._outliers(feature)
-        for feature in sorted(self._counts):
-            number = self._counts[feature]
+                for line in self._missing[feature]:
+                    lacking.setdefault(line, []).append(feature)
+        for line, features in sorted(lacking.items()):
+            rule = "answer_not_json" if "json" in features else "inconsistent_form"
+            usual = share(min(self._counts[feature] for feature in features), self._num_rows)
+            what = f"The answer {' and '.join(map(_lack, features))}; {usual} answers do."
+            yield Finding(rule=rule, what=what, line=line)
+
+    def _odd_marks(self) -> Iterator[Finding]:
+        marks: dict[int, list[str]] = {}
+        for feature, number in sorted(self._counts.items()):
             if number >= _ODD_SHARE * self._num_rows and feature.startswith("mark ") and _ODD_MARKS.search(feature):
-                what = f"{feature[5:]!r} stands in {share(number, self._num_rows)} answers."
-                yield Finding(rule="recurring_mark", what=what)
+                marks.setdefault(number, []).append(repr(feature[5:]))
+        for number, shown in marks.items():
+            what = f"{' and '.join(shown)} in {share(number, self._num_rows)} answers."
+            yield Finding(rule="recurring_mark", what=what)
 
     def skipped(self) -> Iterator[Skipped]:
         return iter(())
-
-    def _outliers(self, feature: str) -> Iterator[Finding]:
-        usual = share(self._counts[feature], self._num_rows)
-        rule = "answer_not_json" if feature == "json" else "inconsistent_form"
-        for line in self._missing[feature]:
-            yield Finding(rule=rule, what=f"{_lack(feature)}; {usual} answers do.", line=line)
 
 
 def _lack(feature: str) -> str:
     kind, _, mark = feature.partition(" ")
     if kind == "mark":
-        return f"The answer does not contain {mark!r}"
+        return f"does not contain {mark!r}"
     if kind == "end":
-        return f"The answer does not end with {mark!r}"
-    return {"json": "The answer is not JSON", "line": "The answer is not on one line"}[kind]
+        return f"does not end with {mark!r}"
+    return {"json": "is not JSON", "line": "is not on one line"}[kind]
 
 
 def _features(answer: str) -> set[str]:

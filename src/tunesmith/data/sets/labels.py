@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from tunesmith.data.content.personal import mask
 from tunesmith.data.content.turns import RowView
 from tunesmith.data.findings import Finding
 from tunesmith.data.report import LabelCount, Skipped
@@ -31,7 +32,7 @@ class Labels:
         self._num_rows += 1
         if not self._is_possible:
             return
-        answer = row.answer.strip()
+        answer = mask(row.answer.strip())[0]  # labels are shown
         if not answer or row.is_call or "\n" in answer or len(answer) > _MAX_LABEL_CHARS:
             self._give_up()
             return

@@ -56,13 +56,16 @@ class Languages:
 
 
 def language_of(text: str) -> str | None:
-    """The language of a text, or None when it is too short, no prose, or may be another one."""
+    """The language of a text and of both its halves, or None when it is too short, no prose, mixed or unsure."""
     text = text[:_MOST_CHARS]
     letters = sum(map(str.isalpha, text)) + text.count(" ")
     if len(text) < _LEAST_CHARS or letters < _LEAST_LETTERS * len(text):
         return None
     language, sure = _identifier().classify(text)
-    return str(language) if sure >= _SURE else None
+    middle = len(text) // 2
+    if sure < _SURE or any(_identifier().classify(half)[0] != language for half in (text[:middle], text[middle:])):
+        return None
+    return str(language)
 
 
 def _language_of_row(row: RowView) -> str | None:

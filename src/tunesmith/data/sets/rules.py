@@ -176,13 +176,6 @@ SETS_RULES = (
         "Keep only the refusals that you want.",
     ),
     _rule(
-        "same_preferred_and_rejected",
-        "warning",
-        "Preferred and rejected answers are the same",
-        "Such a pair says nothing about what is better; its gradient is zero.",
-        "Make them differ, or drop the row.",
-    ),
-    _rule(
         "preferred_by_length",
         "hint",
         "Length tells which answer is preferred",
