@@ -43,7 +43,7 @@ class RowTokenizer:
         tokenizer.no_padding()
         self._encoder = TextEncoder(tokenizer)
         self._template = template
-        self._completions = completions
+        self.completions = completions
         self._special = self._encoder.special_pattern()
         self.special_ids = self._encoder.special_ids
         self.bos_id = _id_of(tokenizer, template, "bos_token")
@@ -82,6 +82,10 @@ class RowTokenizer:
         found = self._special.search(text)
         return None if found is None else found[0]
 
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        """The text of each token; one that ends within a character has none, and the one that ends it has all of it."""
+        return self._encoder.token_texts(token_ids)
+
     def encode_prompt(self, messages: Messages, tools: Tools = None) -> list[int]:
         """Token ids that a server feeds before it lets the model answer."""
         return self.encode(self._template.render(messages, tools, add_generation_prompt=True))
@@ -98,7 +102,7 @@ class RowTokenizer:
             case ReinforcementRow():
                 (prompt,) = conversations(row)
                 return [self._encode_context(prompt, line)]
-            case CompletionRow() if self._completions != "chat":
+            case CompletionRow() if self.completions != "chat":
                 return [self._encode_completion(row, line)]
         return [sequence for chat in conversations(row) for sequence in self._encode_chat(chat, line)]
 
@@ -111,7 +115,7 @@ class RowTokenizer:
 
     def _encode_completion(self, row: CompletionRow, line: int) -> TokenSequence:
         """The raw texts, each read alone as a server reads a prompt, and the token that ends a text."""
-        if self._completions is None or self._eos_id is None:
+        if self.completions is None or self._eos_id is None:
             raise DataError(
                 "The row is a prompt with its completion, and the model is a chat model.",
                 line=line,

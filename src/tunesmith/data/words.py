@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 import regex
 from tokenizers import Tokenizer
+from tokenizers.decoders import DecodeStream
 
 _CONTRACTIONS = "'s|'t|'re|'ve|'m|'ll|'d"
 _GPT2 = _CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -99,6 +100,10 @@ class TextEncoder:
         """Added tokens and the text between them, in order, none empty. Only where ``can_split``."""
         assert self._split is not None
         return [piece for piece in self._split.split(text) if piece]
+
+    def token_texts(self, token_ids: Sequence[int]) -> list[str]:
+        stream = DecodeStream(skip_special_tokens=False)
+        return [stream.step(self._tokenizer, token_id) or "" for token_id in token_ids]
 
     def special_pattern(self) -> "re.Pattern[str]":
         """Finds the text of special tokens."""
