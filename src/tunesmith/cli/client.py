@@ -27,8 +27,10 @@ from tunesmith.cli.objects import (
     Event,
     FileObject,
     Job,
+    JobCost,
     Model,
     Page,
+    Quote,
 )
 from tunesmith.core.errors import (
     Conflict,
@@ -142,6 +144,12 @@ class Client:
         params = _present(limit=limit, after=after)
         return self._call(Page[Checkpoint], "GET", f"/fine_tuning/jobs/{job_id}/checkpoints", params=params)
 
+    def estimate_job(self, body: Document) -> Answer[Quote]:
+        return self._call(Quote, "POST", self._extra("/estimate"), json=body)
+
+    def retrieve_cost(self, job_id: str) -> Answer[JobCost]:
+        return self._call(JobCost, "GET", self._extra(f"/jobs/{job_id}/cost"))
+
     # models and chat
 
     def list_models(self) -> Answer[Page[Model]]:
@@ -166,6 +174,10 @@ class Client:
                 yield from (choice.delta.content for choice in chunk.choices if choice.delta.content)
 
     # the wire
+
+    def _extra(self, path: str) -> str:
+        """Where the server has what OpenAI's API has not: beside ``/v1``, under ``/api``."""
+        return f"{self.base_url.removesuffix('/v1')}/api{path}"
 
     def _call(self, kind: type[T], method: str, path: str, **request: Any) -> Answer[T]:
         with self._explained():

@@ -13,6 +13,12 @@ from tunesmith.core.settings import load_settings
 
 app = App(name="files", help="Upload, list, read and delete data files.", default_parameter=Parameter(negative=()))
 
+app.command(
+    "tunesmith.cli.estimate:estimate",
+    help="Say what a job on a file will take: tokens and money exactly, time and memory about.\n\n"
+    "A path is estimated on this machine, without a server; a file's id by the server that has it.",
+)
+
 
 @app.command
 def upload(path: Path, *, purpose: str = "fine-tune", as_json: show.AsJson = False) -> None:

@@ -7,7 +7,7 @@ from cyclopts import App, Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
-from tunesmith.cli.objects import Checkpoint, Document, Event, Job, Page
+from tunesmith.cli.objects import Checkpoint, Document, Event, Job, JobCost, Money, Page
 from tunesmith.cli.watch import watch_job
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import load_settings
@@ -86,10 +86,10 @@ def create(
             "suffix": suffix,
             "seed": seed,
             "metadata": _pairs(metadata) or None,
-            "method": {"type": "supervised", "supervised": {"hyperparameters": _given(hyperparameters)}},
-            "tunesmith": _given(extra) or None,
+            "method": {"type": "supervised", "supervised": {"hyperparameters": given(hyperparameters)}},
+            "tunesmith": given(extra) or None,
         }
-        reply = client.create_job(_given(body))
+        reply = client.create_job(given(body))
         if watch:
             return watch_job(client, reply.value.id, as_json)
         show.answer(reply, as_json, _show_job)
@@ -131,7 +131,10 @@ def show_job(job_id: str, *, as_json: show.AsJson = False) -> None:
         For instance ftjob-abc.
     """
     with Client.from_settings(load_settings()) as client:
-        show.answer(client.retrieve_job(job_id), as_json, _show_job)
+        reply = client.retrieve_job(job_id)
+        show.answer(reply, as_json, _show_job)
+        if not as_json:
+            _show_cost(client.retrieve_cost(job_id).value)
 
 
 @app.command
@@ -232,7 +235,7 @@ def _file_id(client: Client, id_or_path: str) -> str:
     return client.upload_file(path).value.id
 
 
-def _given(values: Document) -> Document:
+def given(values: Document) -> Document:
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -268,6 +271,24 @@ def _show_job(job: Job) -> None:
             ("error", job.error.message if job.error else None),
         ]
     )
+
+
+def _show_cost(cost: JobCost) -> None:
+    """A line for the quote, and one for what it came to."""
+    quote, actual = cost.quote, cost.actual
+    if quote is not None:
+        time = f"{show.duration(quote.time.low_s)} to {show.duration(quote.time.high_s)}"
+        memory = show.size(quote.peak_memory_bytes)
+        show.line(f"quoted   {_tokens_and_money(quote.trained_tokens, quote.cost)}, {time}, {memory} of memory")
+    if actual is not None:
+        parts = [_tokens_and_money(actual.trained_tokens, actual.cost), show.duration(actual.seconds)]
+        if actual.peak_memory_bytes is not None:
+            parts.append(f"{show.size(actual.peak_memory_bytes)} of memory")
+        show.line(f"actual   {', '.join(parts)}")
+
+
+def _tokens_and_money(num_tokens: int, cost: Money | None) -> str:
+    return f"{num_tokens:,} trained tokens" + (f", {cost.amount} {cost.currency}" if cost else "")
 
 
 def _show_jobs(page: Page[Job]) -> None:

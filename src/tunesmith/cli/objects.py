@@ -48,6 +48,64 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     metadata: dict[str, str] | None = None
 
 
+class Money(msgspec.Struct, frozen=True, kw_only=True):
+    amount: str
+    currency: str
+
+
+class QuotedTime(msgspec.Struct, frozen=True, kw_only=True):
+    low_s: float
+    high_s: float
+    detail: str
+
+
+class QuotedFit(msgspec.Struct, frozen=True, kw_only=True):
+    verdict: str
+    reason: str
+
+
+class PublishedCost(msgspec.Struct, frozen=True, kw_only=True):
+    provider: str
+    model: str
+    training: Money
+    as_of: str
+
+
+class Quote(msgspec.Struct, frozen=True, kw_only=True):
+    model: str
+    training_examples: int
+    validation_examples: int
+    n_epochs: int
+    batch_size: int
+    total_steps: int
+    epoch_tokens: int
+    trained_tokens: int
+    computed_tokens: int
+    shared_prefix_tokens: int
+    training_price_per_million_tokens: Money
+    cost: Money
+    hosting_per_hour: Money
+    time: QuotedTime
+    peak_memory_bytes: int
+    disk_bytes: int
+    fit: QuotedFit
+    published: list[PublishedCost]
+    published_note: str
+    reasons: dict[str, str] = {}
+
+
+class Actual(msgspec.Struct, frozen=True, kw_only=True):
+    trained_tokens: int
+    cost: Money | None
+    seconds: float
+    peak_memory_bytes: int | None
+
+
+class JobCost(msgspec.Struct, frozen=True, kw_only=True):
+    quote: Quote | None
+    actual: Actual | None
+
+
 class EventData(msgspec.Struct, frozen=True, kw_only=True):
     """The curve of one step; every field is absent in events that are only words."""
 

@@ -19,9 +19,14 @@ Limit = Annotated[int, Query(ge=1, le=1_000)]
 @router.post("")
 def create_job(body: CreateJob, services: ServicesDep) -> Job:
     """Queue a job. What is wrong with the *data* fails the job later, naming its line: clients retry a 400 for ever."""
+    return _shown(services, services.jobs.create(job_request(body)))
+
+
+def job_request(body: CreateJob) -> JobRequest:
+    """What the body asks for. Raises InvalidRequest for what OpenAI's API has and this server does not."""
     _require_offered(body)
     chosen = body.supervised
-    request = JobRequest(
+    return JobRequest(
         model=body.model,
         training_file=body.training_file,
         validation_file=body.validation_file,
@@ -35,7 +40,6 @@ def create_job(body: CreateJob, services: ServicesDep) -> Job:
         metadata=body.metadata,
         extra=body.tunesmith or {},
     )
-    return _shown(services, services.jobs.create(request))
 
 
 @router.get("")
@@ -84,7 +88,6 @@ def _shown(services: Services, row: JobRow) -> Job:
 
 
 def _require_offered(body: CreateJob) -> None:
-    """Raises InvalidRequest for what OpenAI's API has and this server does not."""
     if body.method is not None and body.method.type != "supervised":
         raise InvalidRequest(
             f"Fine-tuning with the method '{body.method.type}' is not offered yet.",
