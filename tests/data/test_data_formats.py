@@ -248,6 +248,19 @@ def test_every_fault_has_its_rule_and_place(kind: Kind, raw: bytes, expected: li
     assert (row is None) == any(rules.RULES[rule].severity == "error" for rule, _ in expected)
 
 
+@pytest.mark.parametrize("depth", [99, 101, 300, *range(900, 1010, 3)])
+def test_nesting_is_bounded_whatever_the_parsers_own_limit(depth: int) -> None:
+    inner = b'{"a":' * (depth - 1) + b"1" + b"}" * (depth - 1)
+    raw = b'{"messages": [{"role": "user", "content": "q"}], "tools": [{}], "extra": ' + inner + b"}"
+    row, findings = read_row(raw, 1, "reinforcement")
+    assert ("deep_nesting" in {finding.rule for finding in findings}) == (depth > 100)
+    tool = b'{"type": "function", "function": {"name": "f", "parameters": ' + inner + b"}}"
+    raw = chat(USER, ANSWER)[:-1] + b', "tools": [' + tool + b"]}"
+    row, findings = read_row(raw, 1, "chat")
+    assert (row is None) == (depth > 98)
+    assert {finding.rule for finding in findings} == ({"deep_nesting"} if depth > 98 else set())
+
+
 def test_every_rule_about_a_row_is_seen_here() -> None:
     of_files = {"compressed_file", "line_too_long", "blank_line", "inconsistent_keys"}  # test_data_scan
     seen = {rule for _, _, expected in BAD for rule, _ in expected}

@@ -131,6 +131,17 @@ def test_a_key_in_some_rows_only_is_a_warning_that_keeps_the_row(scanned: Callab
     assert "it has ['level'] and it lacks ['answer']" in findings_of(batches)[0].what
 
 
+def test_old_and_new_names_of_pairs_may_mix(scanned: Callable[..., list[Batch]]) -> None:
+    old = {
+        "input": PAIR["input"],
+        "preferred_completion": [ANSWER],
+        "non_preferred_completion": [ANSWER | {"name": "n"}],
+    }
+    (batch,) = scanned(b"\n".join(lines_of(old, old, PAIR)))
+    assert None not in batch.rows
+    assert {rule for rule, _ in ruled([batch])} == {"missing_system_message"}
+
+
 def test_batches_are_bounded_and_lose_nothing(tmp_path: Path) -> None:
     file = tiny.write_lines(tmp_path / "file.jsonl", GOOD * 2000 + [b"{"] * 20_000 + GOOD)
     told: list[tuple[int, int]] = []

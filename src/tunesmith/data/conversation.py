@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tunesmith.data.json_line import TOO_DEEP, is_deep
 from tunesmith.data.notes import RowNotes
 from tunesmith.data.rows import ChatRow, CompletionRow, Message, PreferenceInput, PreferenceRow, ReinforcementRow, Row
 from tunesmith.data.tool_calls import Place, Tools, note_tools
@@ -78,6 +79,8 @@ def _note_reinforcement(row: ReinforcementRow, notes: RowNotes) -> None:
     places = _places(row.messages, "$.messages")
     if not _is_filled(places, "messages is empty.", "$.messages", notes):
         return
+    if is_deep(row.extras):
+        notes.add("deep_nesting", TOO_DEEP, "$")
     last, path = places[-1]
     if last.role != "user":
         what = f"The last message is from {last.role!r}; a prompt for reinforcement ends with the user."

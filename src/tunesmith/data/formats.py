@@ -12,7 +12,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.conversation import INSTRUCTING, note_missing_system, note_row
 from tunesmith.data.explain import OLD_NAMES, explain_row
 from tunesmith.data.findings import Finding
-from tunesmith.data.json_line import note_hidden
+from tunesmith.data.json_line import note_duplicates
 from tunesmith.data.notes import RowNotes, has_errors
 from tunesmith.data.rows import (
     ROLES,
@@ -99,13 +99,13 @@ def read_row(raw: bytes, line: int, kind: Kind) -> tuple[Row | None, list[Findin
     """The row of one line and all that is to be said of it. No row when one of the findings is an error."""
     try:
         row = _decode(raw, kind)
+        if type(row) is ChatRow and _is_plain(row, raw):
+            return row, ([] if row.messages[0].role in INSTRUCTING else _without_system(row, line))
+        notes = RowNotes(line)
+        note_duplicates(raw, notes)
+        note_row(row, notes)
     except _Problems as error:
         return None, _explained(raw, line, kind, error)
-    if type(row) is ChatRow and _is_plain(row, raw):
-        return row, ([] if row.messages[0].role in INSTRUCTING else _without_system(row, line))
-    notes = RowNotes(line)
-    note_hidden(raw, notes)
-    note_row(row, notes)
     findings = notes.findings()
     return (None if has_errors(findings) else row), findings
 

@@ -17,6 +17,7 @@ from tunesmith.data.notes import RowNotes, member
 BOM = b"\xef\xbb\xbf"
 MAX_DEPTH = 100
 """Nesting of objects and lists. Chat rows need about ten; parsers and templates recurse and end at about a thousand."""
+TOO_DEEP = f"Objects and lists are nested more than {MAX_DEPTH} deep."
 _MAX_DIGITS = 308
 _FIRST_STEPS = re.compile(r'\$(\.\w+|\[\d+\]|\["[^"]*"\]){0,3}')
 _HALF_SURROGATE = re.compile("[\ud800-\udfff]")
@@ -59,10 +60,13 @@ def parse_line(raw: bytes, notes: RowNotes) -> Any:
     return (_mended(value) if notes.has_errors() else value) if is_shallow else None
 
 
-def note_hidden(raw: bytes, notes: RowNotes) -> None:
-    """Note what msgspec lets pass: duplicate keys and deep nesting. ``raw`` is valid JSON."""
-    value = msgspec.json.decode(raw)
-    if _num_quotes(raw) != _num_quotes(msgspec.json.encode(value)) or _is_deep(raw, value):
+def note_duplicates(raw: bytes, notes: RowNotes) -> None:
+    """Note the keys that stand more than once in one object, which msgspec lets pass. ``raw`` is valid JSON."""
+    again = msgspec.json.encode(msgspec.json.decode(raw))
+    # As many quotes of every sort, and none written by its code point: then nothing was left out by decoding.
+    if raw.count(b'"') == again.count(b'"') and b"\\u0022" not in raw:
+        return
+    if _num_quotes(raw) != _num_quotes(again):
         parse_line(raw, notes)
 
 
@@ -76,11 +80,20 @@ def _num_quotes(raw: bytes) -> int:
     return raw.count(b'"') - raw.count(b'\\"')
 
 
-def _is_deep(raw: bytes, value: object) -> bool:
+def is_deep(value: object) -> bool:
     """Whether lists and objects are nested more than ``MAX_DEPTH`` deep."""
-    if raw.count(b"{") + raw.count(b"[") <= MAX_DEPTH:
-        return False
-    return any(depth > MAX_DEPTH for _, _, depth in _walk(value))
+    return isinstance(value, dict | list) and _is_deeper(value, MAX_DEPTH)
+
+
+def _is_deeper(value: Any, most: int) -> bool:
+    """Whether an object or list is nested deeper than ``most``. The recursion is not."""
+    if not most:
+        return True
+    for inner in value.values() if type(value) is dict else value:
+        kind = type(inner)
+        if (kind is dict or kind is list) and _is_deeper(inner, most - 1):
+            return True
+    return False
 
 
 def _object(pairs: list[tuple[str, Any]]) -> _Object:
@@ -129,7 +142,7 @@ def _note_values(value: object, notes: RowNotes) -> bool:
     """Note every value that JSON does not have. False when lists and objects are nested too deep to work with."""
     for inner, path, depth in _walk(value):
         if depth > MAX_DEPTH:
-            notes.add("deep_nesting", f"Objects and lists are nested more than {MAX_DEPTH} deep.", _outer(path))
+            notes.add("deep_nesting", TOO_DEEP, _outer(path))
             return False
         if isinstance(inner, _Object):
             _note_keys(inner, path, notes)

@@ -117,16 +117,14 @@ _CHAT_OPTIONS = ("tools", "parallel_tool_calls", "functions")
 
 def top_level_keys(row: Row) -> Keys:
     """The keys that the row was given, as far as there is a choice."""
-    match row:
-        case ChatRow(tools=None, parallel_tool_calls=None, functions=None):
+    if isinstance(row, ChatRow):
+        if row.tools is None and row.parallel_tool_calls is None and row.functions is None:
             return _MESSAGES_ONLY
-        case ChatRow():
-            return _MESSAGES_ONLY | {name for name in _CHAT_OPTIONS if getattr(row, name) is not None}
-        case ReinforcementRow():
-            extras = {key for key, value in row.extras.items() if value is not None}
-            return _MESSAGES_ONLY | extras | ({"tools"} if row.tools is not None else set())
-        case _:
-            return frozenset(type(row).__struct_fields__)
+        return _MESSAGES_ONLY | {name for name in _CHAT_OPTIONS if getattr(row, name) is not None}
+    if isinstance(row, ReinforcementRow):
+        extras = {key for key, value in row.extras.items() if value is not None}
+        return _MESSAGES_ONLY | extras | ({"tools"} if row.tools is not None else set())
+    return frozenset(type(row).__struct_fields__)
 
 
 def conversations(row: Row) -> list[ChatRow]:

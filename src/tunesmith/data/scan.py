@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.explain import guess_kind
+from tunesmith.data.explain import OLD_NAMES, guess_kind
 from tunesmith.data.findings import Finding
 from tunesmith.data.formats import read_row
 from tunesmith.data.notes import quoted
@@ -67,7 +67,7 @@ def detect_kind(path: Path) -> Kind | None:
 
 class _Survey(msgspec.Struct, frozen=True):
     kind: Kind | None
-    keys: Keys | None
+    keys: Keys
     """Top-level keys of most of the first rows."""
 
 
@@ -79,12 +79,12 @@ def _survey(file: BufferedReader, kind: Kind | None) -> _Survey:
         guess = None if value is None else guess_kind(value)
         if value is not None and guess is not None:
             kinds[guess] += 1
-            keys[frozenset(key for key, inner in value.items() if inner is not None)] += 1
+            keys[frozenset(OLD_NAMES.get(key, key) for key, inner in value.items() if inner is not None)] += 1
         if kinds.total() >= _SURVEY_ROWS or number >= _SURVEY_LINES:
             break
     if kind is None and kinds:
         kind = kinds.most_common(1)[0][0]
-    return _Survey(kind, keys.most_common(1)[0][0] if keys else None)
+    return _Survey(kind, keys.most_common(1)[0][0] if keys else frozenset())
 
 
 def _object(raw: bytes) -> dict[str, object] | None:
@@ -135,8 +135,8 @@ class _Scanner:
             batch.rows.append(row)
             if findings:
                 batch.findings += findings
-            if row is not None and (keys := top_level_keys(row)) is not self._keys:
-                self._compare_keys(keys, number, batch)
+            if row is not None and (keys := top_level_keys(row)) != self._keys:
+                self._note_keys(keys, number, batch)
             if num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES:
                 break
         return batch
@@ -147,10 +147,8 @@ class _Scanner:
         batch.rows.append(None)
         batch.findings.append(Finding(rule="line_too_long", what=TOO_LONG, line=number))
 
-    def _compare_keys(self, keys: Keys, number: int, batch: Batch) -> None:
+    def _note_keys(self, keys: Keys, number: int, batch: Batch) -> None:
         """A key that most rows have and this one has not, or the other way round."""
-        if self._keys is None or keys == self._keys:
-            return
         changes = (("it has", keys - self._keys), ("it lacks", self._keys - keys))
         said = " and ".join(f"{word} {quoted(sorted(some))}" for word, some in changes if some)
         what = f"The keys are not those of the other rows: {said}."

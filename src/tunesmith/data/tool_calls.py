@@ -14,6 +14,7 @@ import referencing.exceptions
 import regex
 from jsonschema import Draft202012Validator
 
+from tunesmith.data.json_line import TOO_DEEP, is_deep
 from tunesmith.data.notes import RowNotes, member, quoted
 from tunesmith.data.rows import FunctionCall, Message
 
@@ -129,6 +130,9 @@ def _declared(encoded: bytes) -> Declared:
     tools, functions = msgspec.json.decode(encoded)
     made = Declared({}, [])
     for key, declarations in (("tools", tools), ("functions", functions)):
+        if is_deep(declarations):
+            made.faults.append(("deep_nesting", TOO_DEEP, f".{key}"))
+            continue
         if declarations is not None and len(declarations) > MAX_TOOLS:
             what = f"{len(declarations):,} {key}; the most is {MAX_TOOLS}."
             made.faults.append(("too_many_tools", what, f".{key}"))
