@@ -49,7 +49,7 @@ def test_the_command_reference_is_current() -> None:
 def test_every_command_has_its_heading() -> None:
     page = (REFERENCE / "cli.md").read_text(encoding="utf-8").splitlines()
     names = [name for name in app if not name.startswith("-")]
-    assert {"serve", "doctor", "files", "jobs", "models", "chat"} == set(names)
+    assert {"serve", "doctor", "files", "data", "jobs", "models", "chat"} == set(names)
     for noun in names:
         assert f"### tunesmith {noun}" in page
         for verb in app[noun]:

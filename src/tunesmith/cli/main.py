@@ -31,6 +31,7 @@ app.command(
     "something must be mended before Tunesmith can work.",
 )
 app.command("tunesmith.cli.files:app", name="files", help="Upload, list, read and delete data files.")
+app.command("tunesmith.cli.data:app", name="data", help="Make data sets with a teacher model.")
 app.command("tunesmith.cli.jobs:app", name="jobs", help="Create, watch and steer fine-tuning jobs.")
 app.command("tunesmith.cli.models:app", name="models", help="List, fetch and delete models.")
 app.command(

@@ -11,7 +11,14 @@ from tunesmith.api.extra.generations import TeacherAccess
 from tunesmith.api.wire.generate import GenerateBody, Generation, GenerationList, ResumeBody
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.ids import new_id
-from tunesmith.data.generate.request import Caps, GenerateRequest, Prices, default_max_candidates, read_request
+from tunesmith.data.generate.request import (
+    Caps,
+    GenerateRequest,
+    Prices,
+    default_max_candidates,
+    read_request,
+    require_key_text,
+)
 from tunesmith.data.generate.view import find_generation, list_generations, view_generation
 
 router = APIRouter(prefix="/api/data/generate", tags=["data"])
@@ -68,6 +75,8 @@ def _access(request: Request, key: SecretStr | None, *, is_own: bool) -> Teacher
     host, port = request.scope["server"]
     shown_host = f"[{host}]" if ":" in host else host
     given = key.get_secret_value() if key else None
+    if given is not None:
+        require_key_text(given)
     caller = request.headers.get("authorization", "").partition(" ")[2].strip()
     return TeacherAccess(api_key=caller if is_own else given, own_url=f"http://{shown_host}:{port}/v1")
 

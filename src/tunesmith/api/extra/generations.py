@@ -13,11 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tunesmith.catalog.embedding import is_embedding_installed
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import Conflict, InvalidRequest, TooManyRequests
 from tunesmith.core.ids import stable_id
 from tunesmith.core.log import get_logger
 from tunesmith.core.settings import Settings
+from tunesmith.data.generate.diagnosis import Doctor
 from tunesmith.data.generate.guard import AddressGuard, GuardedTransport
 from tunesmith.data.generate.journal import Journal
 from tunesmith.data.generate.report import Report
@@ -32,6 +34,7 @@ from tunesmith.data.generate.view import (
     require_resumable,
     view_generation,
 )
+from tunesmith.serving.engines.embedding import Embedder
 from tunesmith.store.blobs import CHUNK_BYTES, BlobFacts, BlobStore
 from tunesmith.store.db import Database
 from tunesmith.store.repos.files import FileRepo
@@ -56,6 +59,8 @@ class TeacherAccess:
 @dataclass
 class _Live:
     run: GenerationRun
+    journal: Journal
+    embedder: Embedder
     thread: threading.Thread | None = None
     loop: asyncio.AbstractEventLoop | None = None
     task: "asyncio.Task[None] | None" = None
@@ -123,14 +128,15 @@ class Generations:
                     mend="Wait for one to end, or cancel one; then start or resume this one.",
                 )
             journal = Journal(folder)
-            run = GenerationRun(folder, request, read_kept_sources(folder), journal, partial(self._keep_rows, request))
-            live = self._live[request.id] = _Live(run)
-        live.thread = threading.Thread(
-            target=self._work, args=(live, request, journal, access), name=request.id, daemon=True
-        )
+            embedder = Embedder(self._settings)
+            embed = embedder.embed if is_embedding_installed(self._settings) else None
+            doctor, deliver = Doctor(self._settings, embed), partial(self._keep_rows, request)
+            run = GenerationRun(folder, request, read_kept_sources(folder), journal, doctor, deliver)
+            live = self._live[request.id] = _Live(run, journal, embedder)
+        live.thread = threading.Thread(target=self._work, args=(live, request, access), name=request.id, daemon=True)
         live.thread.start()
 
-    def _work(self, live: _Live, request: GenerateRequest, journal: Journal, access: TeacherAccess) -> None:
+    def _work(self, live: _Live, request: GenerateRequest, access: TeacherAccess) -> None:
         try:
             asyncio.run(self._drive(live, request, access))
         except asyncio.CancelledError:
@@ -139,7 +145,8 @@ class Generations:
             log.exception("%s broke off", request.id)
         finally:
             self._live.pop(request.id, None)
-            journal.close()
+            live.embedder.close()
+            live.journal.close()
 
     async def _drive(self, live: _Live, request: GenerateRequest, access: TeacherAccess) -> None:
         live.loop, live.task = asyncio.get_running_loop(), asyncio.current_task()

@@ -1,20 +1,20 @@
 """Which candidates become rows, and why the others do not.
 
-The checks run in order over all candidates; one that is dropped is not looked at again, and does not make another one
-a repetition. A package that screens content adds its check to ``CHECKS``.
+The checks run in order, the doctor last; a candidate that is dropped is not looked at again, and does not make another
+one a repetition. A package that screens content adds its check to ``CHECKS``.
 """
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import pairwise
 
 import msgspec
-from rensa import RMinHash, RMinHashLSH
 
-from tunesmith.data.generate.questions import clean_answer, clean_prompt
+from tunesmith.data.generate.candidates import Candidate, Drop, complete_candidates
+from tunesmith.data.generate.diagnosis import Doctor
 from tunesmith.data.generate.sources import SeedExample
 from tunesmith.data.generate.state import State
 from tunesmith.data.report import Skipped
+from tunesmith.data.sets.near_duplicates import near_duplicate_groups
 
 DROP_RULES: dict[str, str] = {
     "teacher_declined": "The teacher declined to write it, or its content filter stopped it",
@@ -22,33 +22,14 @@ DROP_RULES: dict[str, str] = {
     "empty_prompt": "The teacher wrote no message",
     "empty_answer": "The teacher gave no answer",
     "cut_off": "The text was cut off at its token limit",
-    "repeats_prompt": "The answer only repeats the message",
+    "repeats_instruction": "The message is our instruction to the teacher",
     "repeats_seed": "The message is that of a seed row, or nearly",
     "repeats_candidate": "The message is that of an earlier candidate, or nearly",
 }
 """Rules of this package: id -> what it means. The doctor's rules have their own words."""
 
-NEAR = 0.8
-"""Messages that share this much of their words and word pairs (Jaccard) are the same."""
-_NUM_HASHES = 128
-_NUM_BANDS = 32
-
-
-class Candidate(msgspec.Struct, frozen=True, kw_only=True):
-    """What the teacher made of one slot."""
-
-    slot: int
-    prompt: str
-    answer: str
-    is_cut_off: bool = False
-
-
-class Drop(msgspec.Struct, frozen=True, kw_only=True):
-    """One candidate that becomes no row."""
-
-    slot: int
-    rule: str
-    what: str
+_INSTRUCTION = re.compile(r"\bTone: .{1,80}\bLength: |\bWrite (a|exactly one|a new) message\b", re.DOTALL)
+"""Words of ``questions.ask_for_prompt``, which a small teacher may say back."""
 
 
 class Filtered(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,96 +38,53 @@ class Filtered(msgspec.Struct, frozen=True, kw_only=True):
     kept: list[Candidate]
     drops: list[Drop]
     skipped: list[Skipped] = []
-    """Checks that did not run, and why."""
+    """Checks that did not run, or saw only a sample, and why."""
 
 
 Check = Callable[[Sequence[Candidate], Sequence[SeedExample]], Iterable[Drop]]
 
 
-def filter_candidates(state: State, seeds: Sequence[SeedExample]) -> Filtered:
+def filter_candidates(state: State, seeds: Sequence[SeedExample], system: str, doctor: Doctor) -> Filtered:
     """Judge every complete candidate. The same answers give the same rows, in whatever order they came."""
     drops = [Drop(slot=slot, rule=refusal.rule, what=refusal.what) for slot, refusal in state.refused.items()]
-    kept = list(_candidates(state))
+    kept = list(complete_candidates(state))
     for check in CHECKS:
-        found = {drop.slot: drop for drop in check(kept, seeds)}
-        kept = [candidate for candidate in kept if candidate.slot not in found]
-        drops += found.values()
-    return Filtered(kept=kept, drops=sorted(drops, key=lambda drop: drop.slot))
+        found = list(check(kept, seeds))
+        kept, drops = _without(kept, found), drops + found
+    found, skipped = doctor.examine(kept, seeds, system)
+    kept, drops = _without(kept, found), drops + found
+    return Filtered(kept=kept, drops=sorted(drops, key=lambda drop: drop.slot), skipped=skipped)
 
 
-def _candidates(state: State) -> Iterator[Candidate]:
-    for slot in sorted(state.answers):
-        prompt, answer = state.prompts[slot], state.answers[slot]
-        yield Candidate(
-            slot=slot,
-            prompt=clean_prompt(prompt.text),
-            answer=clean_answer(answer.text),
-            is_cut_off=answer.finish_reason == "length",
-        )
+def _without(candidates: Sequence[Candidate], drops: Iterable[Drop]) -> list[Candidate]:
+    slots = {drop.slot for drop in drops}
+    return [candidate for candidate in candidates if candidate.slot not in slots]
 
 
 def check_wholeness(candidates: Sequence[Candidate], _seeds: Sequence[SeedExample]) -> Iterator[Drop]:
-    """An answer must be there, whole, and say something of its own."""
+    """There must be an answer, whole, to a message of its own."""
     for candidate in candidates:
         if not candidate.answer:
             yield Drop(slot=candidate.slot, rule="empty_answer", what="The answer is empty.")
         elif candidate.is_cut_off:
             yield Drop(slot=candidate.slot, rule="cut_off", what="The answer reached its token limit.")
-        elif _plain(candidate.answer) == _plain(candidate.prompt):
-            yield Drop(slot=candidate.slot, rule="repeats_prompt", what="The answer is the message again.")
+        elif _INSTRUCTION.search(candidate.prompt):
+            yield Drop(slot=candidate.slot, rule="repeats_instruction", what="The message is our own instruction.")
 
 
 def check_repetition(candidates: Sequence[Candidate], seeds: Sequence[SeedExample]) -> Iterator[Drop]:
-    """A message that a seed or an earlier candidate has already, but for a few words."""
-    seen = _SeenTexts()
-    for number, seed in enumerate(seeds):
-        seen.add(-1 - number, seed.prompt)
-    for candidate in candidates:
-        same = seen.find(candidate.prompt)
-        if same is None:
-            seen.add(candidate.slot, candidate.prompt)
-        elif same < 0:
-            yield Drop(slot=candidate.slot, rule="repeats_seed", what="Its message is nearly that of a seed row.")
-        else:
-            what = f"Its message is nearly that of candidate {same}."
-            yield Drop(slot=candidate.slot, rule="repeats_candidate", what=what)
+    """A message that a seed or an earlier candidate has already, but for a few words: the first of a group stays."""
+    texts = [seed.prompt for seed in seeds] + [candidate.prompt for candidate in candidates]
+    for first, *others in near_duplicate_groups(texts):
+        for place in others:
+            if place < len(seeds):
+                continue
+            slot = candidates[place - len(seeds)].slot
+            if first < len(seeds):
+                yield Drop(slot=slot, rule="repeats_seed", what="Its message is nearly that of a seed row.")
+            else:
+                what = f"Its message is nearly that of candidate {candidates[first - len(seeds)].slot}."
+                yield Drop(slot=slot, rule="repeats_candidate", what=what)
 
 
 CHECKS: tuple[Check, ...] = (check_wholeness, check_repetition)
-
-
-class _SeenTexts:
-    """Texts by number; finds the first one that a text is near to. Hashes only propose: the sets decide."""
-
-    def __init__(self) -> None:
-        self._index = RMinHashLSH(threshold=NEAR, num_perm=_NUM_HASHES, num_bands=_NUM_BANDS)
-        self._texts: list[tuple[int, frozenset[str]]] = []
-
-    def add(self, number: int, text: str) -> None:
-        shingles = _shingles(text)
-        self._index.insert(len(self._texts), _hashed(shingles))
-        self._texts.append((number, shingles))
-
-    def find(self, text: str) -> int | None:
-        shingles = _shingles(text)
-        near = (self._texts[place] for place in sorted(self._index.query(_hashed(shingles))))
-        return next((number for number, other in near if _jaccard(other, shingles) >= NEAR), None)
-
-
-def _hashed(shingles: frozenset[str]) -> RMinHash:
-    minhash = RMinHash(num_perm=_NUM_HASHES, seed=0)
-    minhash.update(sorted(shingles))
-    return minhash
-
-
-def _shingles(text: str) -> frozenset[str]:
-    words = _plain(text).split()
-    return frozenset(words) | {f"{first} {second}" for first, second in pairwise(words)}
-
-
-def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    return len(first & second) / max(1, len(first | second))
-
-
-def _plain(text: str) -> str:
-    return " ".join(re.sub(r"\W+", " ", text.casefold()).split())

@@ -18,10 +18,12 @@ _LENGTH_WORDS: dict[Length, str] = {
     "medium": "two or three sentences",
     "long": "a paragraph that tells the situation first",
 }
-_PROMPT_TEMPERATURE = 1.0
+_PROMPT_TEMPERATURE = 0.9
 """Messages should differ."""
 _ANSWER_TEMPERATURE = 0.2
 """Answers should be right."""
+_WORDS_PER_TOKEN = 0.5
+"""Fewer than English has, so that an answer that keeps to it is not cut off."""
 _BYTES_PER_TOKEN = 3
 _TOKENS_PER_MESSAGE = 8
 _TOKENS_PER_CALL = 48
@@ -76,7 +78,7 @@ def ask_for_prompt(slot: Slot, seed: int) -> Question:
 def ask_for_answer(slot: Slot, prompt: str, system: str, max_tokens: int, seed: int) -> Question:
     """Ask for the answer. Examples stand before it as turns; a passage stands in the system message, and never in the
     row that is made of it."""
-    messages = [_message("system", text)] if (text := _answer_system(slot, system)) else []
+    messages = [_message("system", _answer_system(slot, system, max_tokens))]
     for example in slot.examples:
         messages += [_message("user", example.prompt), _message("assistant", example.answer)]
     messages.append(_message("user", prompt))
@@ -109,14 +111,17 @@ def clean_prompt(text: str) -> str:
     return (quoted.group(1) if quoted else text).strip()
 
 
-def _answer_system(slot: Slot, system: str) -> str:
-    if slot.passage is None:
-        return system
-    grounds = (
-        "Answer from the following text only. Do not mention that there is a text. If it does not hold the answer, say "
-        f"that you do not know.\n\n<text>\n{slot.passage.text}\n</text>"
-    )
-    return f"{system}\n\n{grounds}".strip()
+def _answer_system(slot: Slot, system: str, max_tokens: int) -> str:
+    """What the row's own system prompt is, and what only the teacher is told."""
+    parts = [system] if system else []
+    if slot.passage is not None:
+        parts.append(
+            "Answer from the following text only. Do not mention that there is a text. If it does not hold the answer, "
+            f"say that you do not know.\n\n<text>\n{slot.passage.text}\n</text>"
+        )
+    if not slot.examples:
+        parts.append(f"Answer in at most {max(5, round(max_tokens * _WORDS_PER_TOKEN))} words.")
+    return "\n\n".join(parts) or "Answer as in the examples."
 
 
 def _message(role: str, content: str) -> ChatMessage:

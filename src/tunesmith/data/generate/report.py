@@ -7,7 +7,9 @@ from pathlib import Path
 import msgspec
 
 from tunesmith.data.generate.budget import spent_cost, spent_tokens
-from tunesmith.data.generate.filter import DROP_RULES, Candidate, Drop, Filtered
+from tunesmith.data.generate.candidates import Candidate, Drop
+from tunesmith.data.generate.diagnosis import chat_line
+from tunesmith.data.generate.filter import DROP_RULES, Filtered
 from tunesmith.data.generate.journal import StoppedBy
 from tunesmith.data.generate.request import GenerateRequest
 from tunesmith.data.generate.sources import Sources
@@ -122,13 +124,9 @@ def usage_of(state: State, request: GenerateRequest) -> Usage:
 
 def write_rows(path: Path, candidates: Iterable[Candidate], system: str) -> None:
     """A training file: one chat a line, each under the same system prompt."""
-    before = [{"role": "system", "content": system}] if system else []
     temporary = path.with_name(path.name + ".tmp")
     with temporary.open("wb") as file:
-        for candidate in candidates:
-            said = [("user", candidate.prompt), ("assistant", candidate.answer)]
-            messages = before + [{"role": role, "content": text} for role, text in said]
-            file.write(msgspec.json.encode({"messages": messages}) + b"\n")
+        file.writelines(chat_line(candidate.prompt, candidate.answer, system) for candidate in candidates)
     temporary.replace(path)
 
 

@@ -131,6 +131,17 @@ def require_address(url: str) -> None:
         )
 
 
+def require_key_text(key: str) -> None:
+    """Raises InvalidRequest for what no HTTP header can hold; the key itself is not shown."""
+    if not key.isascii() or not key.isprintable():
+        raise InvalidRequest(
+            "The teacher's key holds letters that no key has.",
+            param="teacher.api_key",
+            code="invalid_value",
+            mend="Copy it again, without line ends or quotation marks.",
+        )
+
+
 def _require_between(value: int, least: int, most: int, name: str) -> None:
     if not least <= value <= most:
         raise InvalidRequest(

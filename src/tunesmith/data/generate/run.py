@@ -16,6 +16,7 @@ from tunesmith.core.clock import monotonic_s
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.types import write_json
 from tunesmith.data.generate.budget import Budget, Tokens
+from tunesmith.data.generate.diagnosis import Doctor
 from tunesmith.data.generate.filter import Filtered, filter_candidates
 from tunesmith.data.generate.journal import (
     Answered,
@@ -72,11 +73,20 @@ def create_generation(folder: Path, request: GenerateRequest, sources: Sources) 
 class GenerationRun:
     """``run`` to the end; ``stop`` from outside lets the calls in flight finish and ends it early."""
 
-    def __init__(self, folder: Path, request: GenerateRequest, sources: Sources, journal: Journal, deliver: Deliver):
+    def __init__(
+        self,
+        folder: Path,
+        request: GenerateRequest,
+        sources: Sources,
+        journal: Journal,
+        doctor: Doctor,
+        deliver: Deliver,
+    ):
         self._folder = folder
         self._request = request
         self._sources = sources
         self._journal = journal
+        self._doctor = doctor
         self._deliver = deliver
         self._system = sources.common_system() if request.system is None else request.system
         self._stop_status: EndStatus | None = None
@@ -122,12 +132,15 @@ class GenerationRun:
             stopped_by = await self._ask_all(teacher, slots.first(limit))
             if self._stop_status is not None:
                 return Ended(at=time.time(), status=self._stop_status)
-            filtered = await asyncio.to_thread(filter_candidates, self.state, self._sources.seeds)
+            filtered = await asyncio.to_thread(self._filter)
             if len(filtered.kept) >= self._request.rows:
                 stopped_by = "rows"
             elif limit == self._request.max_candidates:
                 stopped_by = stopped_by or "candidates"
         return await asyncio.to_thread(self._finish, filtered, stopped_by)
+
+    def _filter(self) -> Filtered:
+        return filter_candidates(self.state, self._sources.seeds, self._system, self._doctor)
 
     def _next_limit(self, limit: int, num_kept: int) -> int:
         if limit == 0:
