@@ -78,7 +78,7 @@ def test_bad_data_is_a_400_that_names_its_line(api: TestClient) -> None:
     for text, line, code in [
         ("\n".join([*[json.dumps(row)] * 11, '{"messages": 7}']), "Line 12", "invalid_training_file"),
         ("\n".join([json.dumps(row)] * 3), "3 example(s)", "invalid_n_examples"),
-        ("not json\n" * 12, "Line 1", "invalid_training_file"),
+        ("{}\n" * 12, "Line 1", "invalid_training_file"),
     ]:
         form = {"data": {"purpose": "fine-tune"}, "files": {"file": ("rows.jsonl", text.encode())}}
         file_id = api.post("/v1/files", **form).json()["id"]
