@@ -20,7 +20,7 @@ REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
 MAKER = runpy.run_path(str(REFERENCE / "make_doctor_rules.py"))
 EXAMPLES: dict[str, Any] = MAKER["EXAMPLES"]
 LIMIT = 1000
-ABOUT_OTHER_LINES = {"missing_system_message", "validation_overlap"}
+ABOUT_OTHER_LINES = {"missing_system_message", "validation_overlap", "double_bos"}
 """Their examples are found in rows before the example's own."""
 STRIPPING = tiny.CHATML.replace("message['content'] +", "message['content'] | trim +")
 REFUSING = "{% if 'REFUSE' in messages[0]['content'] %}{{ raise_exception('Roles must alternate') }}{% endif %}"

@@ -14,6 +14,8 @@ _LONG_CHARS = 80
 _OPEN_ENDING = re.compile(
     r"(?:[,(\[{]|\b(?:and|or|the|a|an|of|to|with|for|in|is|are|because|that|which|und|der|die|das))$"
 )
+_ENDING_CHARS = 16
+"""More than the longest word of the pattern: a search through a whole answer is slow."""
 _LOOP_CHARS = 200
 _LOOP_TIMES = 4
 _SELF = re.compile(
@@ -40,7 +42,7 @@ def answer_faults(row: RowView) -> Iterator[Complaint]:
         yield from _loops(answer)
     if len(answer) >= 20 and answer.strip().casefold() == row.prompt.strip().casefold():
         yield "answer_repeats_prompt", "The answer is the prompt, word for word."
-    if _SELF.search(answer):
+    if (" AI" in answer or " ai" in answer or "language model" in answer) and _SELF.search(answer):
         yield "speaks_as_an_ai", "The answer speaks of itself as an AI."
 
 
@@ -67,14 +69,16 @@ def _cut_off(answer: str) -> Iterator[Complaint]:
         yield "cut_off_answer", "A code block (```) is opened and not closed."
     elif text[:2] in ('{"', "[{", '["') and text[-1] != _JSON_ENDS[text[0]] and not is_json(text):
         yield "cut_off_answer", "The answer begins as JSON and does not end as JSON."
-    elif len(text) >= _LONG_CHARS and (found := _OPEN_ENDING.search(text)):
+    elif len(text) >= _LONG_CHARS and (found := _OPEN_ENDING.search(text[-_ENDING_CHARS:])):
         yield "cut_off_answer", f"The answer ends with {found.group()!r}."
 
 
 def _loops(answer: str) -> Iterator[Complaint]:
     """The same longer line or sentence again and again, as small models write when they are stuck."""
-    pieces = [piece.strip() for piece in re.split(r"\n|(?<=[.!?]) ", answer)]
-    counted = Counter(piece for piece in pieces if len(piece) >= 20)
+    pieces = answer.replace(". ", ".\n").replace("! ", "!\n").replace("? ", "?\n").split("\n")
+    if len(pieces) - len(set(pieces)) < _LOOP_TIMES - 2:
+        return  # the last piece may lack its space
+    counted = Counter(piece.strip() for piece in pieces if len(piece) >= 20)
     if not counted:
         return
     piece, times = counted.most_common(1)[0]

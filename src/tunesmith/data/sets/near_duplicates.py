@@ -56,8 +56,9 @@ def near_duplicate_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> 
 
     Each text that has such a neighbour stands in at least one pair, as far as the bands find it.
     """
-    folded = [_fold(text) for text in without_instructions(texts)]
     whole = [_fold(text) for text in texts]
+    stripped = without_instructions(texts)
+    folded = whole if stripped is texts else [_fold(text) for text in stripped]
     parent = list(range(len(texts)))
     pairs = list(_equal_pairs(whole, parent))
     pairs += _similar_pairs(folded, parent, threshold)
@@ -69,15 +70,15 @@ def jaccard(one: str, other: str) -> float:
     return _jaccard(_fold(one), _fold(other))
 
 
-def without_instructions(texts: Sequence[str]) -> list[str]:
-    """The texts without the sentences and lines that many of them have in common."""
+def without_instructions(texts: Sequence[str]) -> Sequence[str]:
+    """The texts without the sentences and lines that many of them have in common; the same object if there are none."""
     step = max(1, len(texts) // _SAMPLED_FOR_INSTRUCTIONS)
     sample = set(texts[::step])
     counts = Counter(piece for text in sample for piece in set(_pieces(text)))
     least = max(_LEAST_INSTRUCTIONS, _INSTRUCTION_SHARE * len(sample))
     common = {piece for piece, count in counts.items() if count >= least}
     if not common:
-        return list(texts)
+        return texts
     return ["".join(piece for piece in _PIECES.findall(text) if piece.strip() not in common) for text in texts]
 
 

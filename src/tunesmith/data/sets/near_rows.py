@@ -1,6 +1,6 @@
 """Rows that say almost what another row says, and prompts of the validation file that are in the training file.
 
-The texts of up to ``MAX_ROWS`` rows are kept, cut to ``MAX_CHARS``: some 200 MB at most for ordinary rows.
+The texts of up to ``MAX_ROWS`` rows are kept, cut to ``MAX_CHARS``: some 150 MB at most.
 """
 
 from array import array
@@ -17,9 +17,9 @@ from tunesmith.data.sets.near_duplicates import (
     without_instructions,
 )
 
-MAX_ROWS = 200_000
+MAX_ROWS = 100_000
 MAX_CHARS = 2_000
-MAX_KEPT_CHARS = 100_000_000
+MAX_KEPT_CHARS = 50_000_000
 _MAX_COMPARED = 50
 
 
