@@ -102,8 +102,8 @@ def test_rows_with_errors_are_dropped_after_their_roles_were_mended(tmp_path: Pa
 
 
 def test_further_errors_can_be_given(tmp_path: Path) -> None:
-    def too_long(row: Row, line: int) -> str | None:
-        return f"too long: {row}" if line == 2 else None
+    def too_long(_row: Row, line: int, num_bytes: int) -> str | None:
+        return f"too long: {num_bytes} bytes" if line == 2 else None
 
     out, summary = run(tmp_path, lines_of(chat("1", "2"), chat("3", "4")), "drop_rows", row_errors=too_long)
     assert out == [lines_of(chat("1", "2"))]

@@ -10,8 +10,11 @@ from tunesmith import __version__
 from tunesmith.api import health
 from tunesmith.api.deps import Services
 from tunesmith.api.errors import add_error_handlers
-from tunesmith.api.extra import generate
+from tunesmith.api.extra import datasets, estimate, generate
+from tunesmith.api.extra.data_files import DataFiles
+from tunesmith.api.extra.data_tasks import DataTasks
 from tunesmith.api.extra.generations import Generations
+from tunesmith.api.extra.reports import Reports
 from tunesmith.api.gate import Gate
 from tunesmith.api.keys import KeyCheck, make_first_key
 from tunesmith.api.openai import chat, files, jobs, models
@@ -22,6 +25,7 @@ from tunesmith.serving.registry import Registry
 from tunesmith.serving.router import Router
 from tunesmith.store.blobs import make_blobs
 from tunesmith.store.db import Database
+from tunesmith.store.repos.files import FileRepo
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -35,7 +39,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.first_key = None
     app.add_middleware(Gate, settings=settings)
     add_error_handlers(app)
-    for part in (health, files, jobs, models, chat, generate):
+    for part in (health, files, jobs, models, chat, generate, estimate, datasets):
         app.include_router(part.router)
     return app
 
@@ -54,6 +58,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         yield
     finally:
         await run_in_threadpool(services.generations.stop)
+        await run_in_threadpool(services.reports.stop)
         await services.router.stop()
         await run_in_threadpool(supervisor.stop)
         services.database.close()
@@ -65,7 +70,8 @@ def _open(settings: Settings) -> Services:
     database.migrate()
     blobs = make_blobs(settings)
     registry = Registry(settings, database)
-    return Services(
+    data_tasks = DataTasks()
+    services = Services(
         settings=settings,
         database=database,
         blobs=blobs,
@@ -73,4 +79,17 @@ def _open(settings: Settings) -> Services:
         registry=registry,
         router=Router(settings, registry),
         generations=Generations(settings, database, blobs),
+        data_files=DataFiles(settings, database, blobs, registry),
+        data_tasks=data_tasks,
+        reports=Reports(settings, data_tasks),
     )
+    _forget_deleted_files(services)
+    return services
+
+
+def _forget_deleted_files(services: Services) -> None:
+    """What was derived from files that have expired since, or were deleted by another server."""
+    with services.database.reading() as session:
+        known = FileRepo(session).list_digests()
+    services.reports.forget_all_but(known)
+    services.data_files.forget_copies(known)

@@ -5,7 +5,10 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
+from tunesmith.api.extra.data_files import DataFiles
+from tunesmith.api.extra.data_tasks import DataTasks
 from tunesmith.api.extra.generations import Generations
+from tunesmith.api.extra.reports import Reports
 from tunesmith.core.settings import Settings
 from tunesmith.jobs.service import JobService
 from tunesmith.serving.registry import Registry
@@ -23,6 +26,9 @@ class Services:
     registry: Registry
     router: Router
     generations: Generations
+    data_files: DataFiles
+    data_tasks: DataTasks
+    reports: Reports
 
 
 def _services(request: Request) -> Services:

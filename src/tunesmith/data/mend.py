@@ -23,6 +23,8 @@ from tunesmith.data.row_edit import Edit, mask_row, normalise_row, strip_row
 from tunesmith.data.rows import Row
 from tunesmith.data.rules import RULES, FixName
 from tunesmith.data.scan import scan
+from tunesmith.data.token_table import TableBuilder
+from tunesmith.data.tokens import RowTokenizer
 
 FIX_ORDER: tuple[FixName, ...] = ("normalise_roles", "strip", "mask_personal_data", "drop_rows", "deduplicate")
 MAX_DIFFS_PER_FIX = 3
@@ -65,8 +67,19 @@ class MendSummary(msgspec.Struct, frozen=True, kw_only=True):
         return self.num_changed == self.num_dropped == 0
 
 
-RowErrors = Callable[[Row, int], str | None]
-"""What else is wrong with the row at a line, for instance that it does not fit a model; None when nothing is."""
+RowErrors = Callable[[Row, int, int], str | None]
+"""(row, line, bytes) -> what else is wrong, for instance that it does not fit a model; None when nothing is."""
+
+
+def token_errors(tokenizer: RowTokenizer, limit_tokens: int) -> RowErrors:
+    """The errors that only a model's tokenizer sees, for ``mend``."""
+    builder = TableBuilder(tokenizer, limit_tokens)
+
+    def first_error(row: Row, line: int, num_bytes: int) -> str | None:
+        errors = (f.what for f in builder.add(row, line, num_bytes) if RULES[f.rule].severity == "error")
+        return next(errors, None)
+
+    return first_error
 
 
 def mend(
@@ -156,7 +169,7 @@ class _Mending:
             for number, raw, row in zip(batch.numbers, batch.raws, batch.rows, strict=True):
                 why = None
                 if "drop_rows" in self._fixes:
-                    why = _why_to_drop(number, row, lines, errors, row_errors)
+                    why = _why_to_drop(number, raw, row, lines, errors, row_errors)
                 if why is not None:
                     self._note_drop("drop_rows", why, number, raw)
                 elif "deduplicate" in self._fixes and row is not None:
@@ -218,6 +231,7 @@ class _Mending:
 
 def _why_to_drop(
     number: int,
+    raw: bytes,
     row: Row | None,
     lines: frozenset[int] | None,
     errors: dict[int | None, str],
@@ -227,7 +241,7 @@ def _why_to_drop(
         return "It was chosen." if number in lines else None
     if row is None:
         return errors.get(number, "The row has an error.")
-    return None if row_errors is None else row_errors(row, number)
+    return None if row_errors is None else row_errors(row, number, len(raw))
 
 
 class _Line(NamedTuple):

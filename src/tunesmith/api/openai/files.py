@@ -95,9 +95,15 @@ def retrieve_content(file_id: str, services: ServicesDep) -> Response:
 @router.delete("/{file_id}")
 def delete_file(file_id: str, services: ServicesDep) -> Deleted:
     with services.database.session() as session:
-        if not FileRepo(session).delete(file_id):
+        files = FileRepo(session)
+        row = files.get(file_id)
+        if row is None or not files.delete(file_id):
             raise _no_such_file(file_id)
+        is_last = not files.has_digest(row.sha256)
     services.blobs.delete(file_id)
+    if is_last:  # reports quote the file
+        services.reports.forget(row.sha256)
+        services.data_files.forget_copy(row.sha256)
     return Deleted(id=file_id, object="file")
 
 

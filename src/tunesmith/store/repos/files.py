@@ -28,6 +28,18 @@ class FileRepo:
             query = query.where(FileRow.purpose == purpose)
         return page(self._session, FileRow, query, after=after, limit=limit, order=order)
 
+    def list_children(self, file_id: str) -> list[FileRow]:
+        """Files that were made from this one, oldest first."""
+        return list(self._session.scalars(select(FileRow).where(FileRow.parent_id == file_id).order_by(FileRow.number)))
+
+    def list_digests(self) -> set[str]:
+        """SHA-256 of every file's content."""
+        return set(self._session.scalars(select(FileRow.sha256).distinct()))
+
+    def has_digest(self, sha256: str) -> bool:
+        """Whether a file has this content."""
+        return self._session.scalar(select(FileRow.id).where(FileRow.sha256 == sha256).limit(1)) is not None
+
     def delete(self, file_id: str) -> bool:
         """Remove the row; whether there was one. The caller deletes the blob after the transaction."""
         statement = delete(FileRow).where(FileRow.id == file_id).returning(FileRow.id)
