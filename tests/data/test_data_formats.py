@@ -339,6 +339,18 @@ def test_old_and_new_names_of_a_pair_are_one() -> None:
     assert decode_any(old, 1, "preference") == decode_any(preference(), 1, "preference")
 
 
+def test_old_and_new_names_in_one_row_are_refused() -> None:
+    row, findings = read_row(preference(..., preferred_completion=[ANSWER]), 1, "preference")
+    assert row is None
+    assert [finding.rule for finding in findings] == ["wrong_type"]
+
+
+@pytest.mark.parametrize("kind", ["chat", "preference", "completion"])
+def test_a_row_alone_is_judged_as_what_it_seems(kind: Kind) -> None:
+    raw = next(raw for of, raw, _ in GOOD if of == kind)
+    assert explain_row(raw, 1) == []
+
+
 def test_prompts_and_completions_become_conversations() -> None:
     (prompt,) = conversations(decode_any(chat(USER, ANSWER, USER, key=1), 1, "reinforcement"))
     assert not any(message.is_trained() for message in prompt.messages)

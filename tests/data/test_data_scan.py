@@ -144,11 +144,15 @@ def test_old_and_new_names_of_pairs_may_mix(scanned: Callable[..., list[Batch]])
 
 def test_batches_are_bounded_and_lose_nothing(tmp_path: Path) -> None:
     file = tiny.write_lines(tmp_path / "file.jsonl", GOOD * 2000 + [b"{"] * 20_000 + GOOD)
+    faulty = tiny.write_lines(
+        tmp_path / "faulty.jsonl", [b'{"messages": [' + b"1," * 150 + b"1]}"] * 1000 + [b""] * 20_000
+    )
     told: list[tuple[int, int]] = []
     batches = list(scan(file, progress=lambda done, size: told.append((done, size))))
     assert [number for batch in batches for number in batch.numbers] == list(range(1, 44_013))
     assert max(sum(map(len, batch.raws)) for batch in batches) < 1.2e6
     assert max(len(batch.raws) for batch in batches) < 10_000
+    assert max(len(batch.findings) for batch in scan(faulty)) < 10_100
     assert len(told) == len(batches)
     assert told == sorted(told)
     assert told[-1] == (file.stat().st_size, file.stat().st_size)

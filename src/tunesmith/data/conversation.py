@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from tunesmith.data.findings import Finding
 from tunesmith.data.json_line import TOO_DEEP, is_deep
 from tunesmith.data.notes import RowNotes
 from tunesmith.data.rows import ChatRow, CompletionRow, Message, PreferenceInput, PreferenceRow, ReinforcementRow, Row
@@ -26,8 +27,9 @@ def note_row(row: Row, notes: RowNotes) -> None:
             notes.add("empty_assistant_message", "The completion is empty.", "$.completion")
 
 
-def note_missing_system(notes: RowNotes) -> None:
-    notes.add("missing_system_message", _NO_SYSTEM, "$.messages")
+def missing_system(line: int) -> Finding:
+    """The one word about a row that is otherwise plain, said without ceremony: there may be millions of them."""
+    return Finding(rule="missing_system_message", what=_NO_SYSTEM, line=line, json_path="$.messages")
 
 
 def _note_chat(row: ChatRow, notes: RowNotes) -> None:

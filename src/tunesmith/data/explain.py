@@ -35,11 +35,14 @@ _OBJECTS: Any = list[dict[str, Any]] | None
 
 
 def explain_row(raw: bytes, line: int, kind: Kind | None = None) -> list[Finding]:
-    """All findings of one line, at most ``notes.MAX_ROW_FINDINGS``. ``kind`` is what the file's rows are."""
+    """All findings of one line, at most ``notes.MAX_ROW_FINDINGS``.
+
+    ``kind`` is what the file's rows are; without it the row is judged as what it seems to be.
+    """
     notes = RowNotes(line)
     value = parse_line(raw, notes)
     if isinstance(value, dict):
-        _explain_object(value, kind or "chat", notes)
+        _explain_object(value, kind or guess_kind(value) or "chat", notes)
     elif not notes.has_errors():
         notes.add("data_type", f"The line is not a JSON object but {kind_name(value)}.", "$")
     return notes.findings()

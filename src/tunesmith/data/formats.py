@@ -4,12 +4,12 @@ Decoding is typed and fast (msgspec). Most chat rows are plain: texts in turn, t
 proves that they hold nothing else, so that only the others are looked at rule by rule.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.conversation import INSTRUCTING, note_missing_system, note_row
+from tunesmith.data.conversation import INSTRUCTING, missing_system, note_row
 from tunesmith.data.explain import OLD_NAMES, explain_row
 from tunesmith.data.findings import Finding
 from tunesmith.data.json_line import note_duplicates
@@ -98,7 +98,7 @@ def decode_any(raw: bytes, line: int, kind: Kind) -> Row:
 def read_row(raw: bytes, line: int, kind: Kind) -> tuple[Row | None, list[Finding]]:
     """The row of one line and all that is to be said of it. No row when one of the findings is an error."""
     try:
-        row = _decode(raw, kind)
+        row: Row = _chats.decode(raw) if kind == "chat" else _decode(raw, kind)
         if type(row) is ChatRow and _is_plain(row, raw):
             return row, ([] if row.messages[0].role in INSTRUCTING else _without_system(row, line))
         notes = RowNotes(line)
@@ -110,10 +110,8 @@ def read_row(raw: bytes, line: int, kind: Kind) -> tuple[Row | None, list[Findin
     return (None if has_errors(findings) else row), findings
 
 
-def _decode(raw: bytes, kind: Kind) -> Row:
+def _decode(raw: bytes, kind: Literal["preference", "reinforcement", "completion"]) -> Row:
     match kind:
-        case "chat":
-            return _chats.decode(raw)
         case "preference":
             return _decode_preference(raw)
         case "completion":
@@ -158,15 +156,14 @@ def _num_quotes_within(messages: list[Message]) -> int:
 def _without_system(row: ChatRow, line: int) -> list[Finding]:
     if any(message.role in INSTRUCTING for message in row.messages):
         return []
-    notes = RowNotes(line)
-    note_missing_system(notes)
-    return notes.findings()
+    return [missing_system(line)]
 
 
 def _explained(raw: bytes, line: int, kind: Kind, error: Exception) -> list[Finding]:
     findings = explain_row(raw, line, kind)
     if not has_errors(findings):  # refused by the fast decoder alone: its own words must do
-        findings.insert(0, Finding(rule="invalid_json", what=f"{error}.", line=line))
+        rule = "wrong_type" if isinstance(error, msgspec.ValidationError) else "invalid_json"
+        findings.insert(0, Finding(rule=rule, what=f"{error}.", line=line))
     return findings
 
 

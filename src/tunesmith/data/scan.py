@@ -20,6 +20,7 @@ from tunesmith.data.rows import Keys, Kind, Row, top_level_keys
 
 _BATCH_BYTES = 2**20
 _BATCH_LINES = 8192
+_BATCH_FINDINGS = 10_000
 _SURVEY_ROWS = 100
 _SURVEY_LINES = 1000
 
@@ -117,29 +118,31 @@ class _Scanner:
     def _batch(self, lines: Iterator[Line]) -> Batch | None:
         """The next lines, up to a megabyte; None at the end of the file."""
         batch: Batch | None = None
-        num_bytes, kind = 0, self._kind
+        num_bytes = 0
         for number, raw in lines:
             if batch is None:
                 batch = Batch(number, [], [], [], [])
             if raw is None:
                 self._add_too_long(batch, number)
-                continue
-            num_bytes += len(raw)
-            raw = raw.strip(BLANK)
-            if not raw:
+            elif text := raw.strip(BLANK):
+                num_bytes += len(text)
+                self._add_row(batch, number, text)
+            else:
                 batch.findings.append(Finding(rule="blank_line", what="The line is blank.", line=number))
-                continue
-            row, findings = read_row(raw, number, kind)
-            batch.numbers.append(number)
-            batch.raws.append(raw)
-            batch.rows.append(row)
-            if findings:
-                batch.findings += findings
-            if row is not None and (keys := top_level_keys(row)) != self._keys:
-                self._note_keys(keys, number, batch)
-            if num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES:
+            is_full = num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES
+            if is_full or len(batch.findings) >= _BATCH_FINDINGS:
                 break
         return batch
+
+    def _add_row(self, batch: Batch, number: int, raw: bytes) -> None:
+        row, findings = read_row(raw, number, self._kind)
+        batch.numbers.append(number)
+        batch.raws.append(raw)
+        batch.rows.append(row)
+        if findings:
+            batch.findings += findings
+        if row is not None and (keys := top_level_keys(row)) != self._keys:
+            self._note_keys(keys, number, batch)
 
     def _add_too_long(self, batch: Batch, number: int) -> None:
         batch.numbers.append(number)
