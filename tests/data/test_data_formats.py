@@ -374,6 +374,23 @@ def test_a_schema_of_a_stranger_can_neither_fetch_nor_hang() -> None:
         assert {finding.rule for finding in findings} <= {"invalid_tool_schema", "tool_arguments_mismatch"}
 
 
+def test_no_finding_repeats_a_whole_value() -> None:
+    secret = "very private " * 1000
+    rows = [
+        chat({**USER, "role": secret}, {**ANSWER, secret: 1, "weight": secret}, **{secret: secret}),
+        chat(USER, calling({**call(), "type": secret}), tools=secret, parallel_tool_calls=secret),
+        chat(
+            USER, calling(call(json.dumps({"n": secret}), id=secret), call(name=secret)), result(secret), tools=[TOOL]
+        ),
+        chat({**USER, "content": [{"type": secret}]}, ANSWER, tools=[{"type": secret}]),
+        json.dumps({secret: secret}).encode(),
+    ]
+    for raw in rows:
+        row, findings = read_row(raw, 1, "chat")
+        assert row is None
+        assert all(len(finding.what) < 400 and len(finding.json_path or "") < 200 for finding in findings)
+
+
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1)
 MESSAGES = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system"]), TEXT), min_size=1, max_size=5)
 

@@ -1,5 +1,6 @@
 """A row filled into its shape is the row that the template renders, whatever the template does with a content."""
 
+from datetime import date
 from importlib import resources
 from pathlib import Path
 
@@ -116,10 +117,18 @@ def test_only_templates_that_place_contents_are_filled(tiny_folder: Path, source
     assert is_filled(tokenizer) == filled
 
 
-def test_a_template_with_todays_date_is_rendered_each_time(tiny_folder: Path) -> None:
+def test_a_template_with_a_date_renders_all_rows_on_one_day(tiny_folder: Path) -> None:
     source = looped("{{ m['content'] }}", before="{{ strftime_now('%d %b %Y') }}")
-    tokenizer = RowTokenizer(Tokenizer.from_file(str(tiny_folder / "tokenizer.json")), ChatTemplate(source, {}))
-    assert tokenizer._shapes is None
+
+    def tokenizer(day: date | None) -> RowTokenizer:
+        template = ChatTemplate(source, {}, day)
+        return RowTokenizer(Tokenizer.from_file(str(tiny_folder / "tokenizer.json")), template)
+
+    monday, tuesday, today = (tokenizer(day) for day in (date(2025, 11, 23), date(2025, 11, 24), None))
+    row = chat([("what", "that", None)], None)
+    assert "23 Nov 2025" in "".join(monday.token_texts(monday.encode_row(row, 1)[0].token_ids))
+    assert tokenizer(date(2025, 11, 23)).encode_row(row, 1) == monday.encode_row(row, 1) != tuesday.encode_row(row, 1)
+    assert len({monday.identity, tuesday.identity, today.identity}) == 3
 
 
 def test_tools_belong_to_the_shape(tools_tokenizer: RowTokenizer) -> None:
