@@ -5,6 +5,7 @@
 ``RunResult`` the end (``result.json``). The run directory holds all of them; the database is only its index.
 """
 
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
@@ -52,6 +53,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Of those of the validation rows."""
     completions: Literal["chat", "plain"] | None = None
     """How a prompt with its completion is read; None refuses such a row."""
+    rendered_on: date | None = None
+    """The day that a chat template with a date in it shows."""
     n_epochs: int
     batch_size: int
     learning_rate: float

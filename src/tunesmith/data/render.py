@@ -27,23 +27,26 @@ class TemplateError(Exception):
 class ChatTemplate:
     """A compiled chat template with the special tokens it may name."""
 
-    def __init__(self, source: str, special_tokens: dict[str, str]):
+    def __init__(self, source: str, special_tokens: dict[str, str], today: datetime.date | None = None):
+        """``today`` is what a template with a date in it shows: a run renders all its rows on one day."""
         environment = jinja2.sandbox.ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=[jinja2.ext.loopcontrols]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
-        environment.globals["strftime_now"] = _strftime_now
+        environment.globals["strftime_now"] = self._strftime_now
         self.source = source
+        self.is_dated = "strftime_now" in source
+        self.today = today or datetime.date.today()  # noqa: DTZ011 - local time, as transformers
         self.special_tokens = special_tokens
         self._template = environment.from_string(source)
 
     @classmethod
-    def from_dir(cls, folder: Path) -> "ChatTemplate":
+    def from_dir(cls, folder: Path, today: datetime.date | None = None) -> "ChatTemplate":
         """The template in ``chat_template.jinja``, with the token names in ``tokenizer_config.json``."""
         config = msgspec.json.decode((folder / "tokenizer_config.json").read_bytes())
         names = {key: value for key, value in config.items() if key.endswith("_token") and isinstance(value, str)}
-        return cls((folder / TEMPLATE_FILE).read_text(encoding="utf-8"), names)
+        return cls((folder / TEMPLATE_FILE).read_text(encoding="utf-8"), names, today)
 
     def render(self, messages: Messages, tools: Tools, *, add_generation_prompt: bool) -> str:
         """The text of a conversation; with a generation prompt it ends where the assistant begins to speak."""
@@ -54,6 +57,9 @@ class ChatTemplate:
         except jinja2.TemplateError as error:
             raise TemplateError(str(error)) from error
 
+    def _strftime_now(self, format: str) -> str:  # the name that templates use
+        return self.today.strftime(format)
+
 
 def _to_json(value: object, indent: int | None = None, **_: object) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
@@ -61,7 +67,3 @@ def _to_json(value: object, indent: int | None = None, **_: object) -> str:
 
 def _raise_exception(message: str) -> NoReturn:
     raise jinja2.TemplateError(message)
-
-
-def _strftime_now(format: str) -> str:  # the name that templates use
-    return datetime.datetime.now().strftime(format)  # noqa: DTZ005 - local time, as transformers

@@ -6,6 +6,7 @@ what the model must learn to say, up to and including the end-of-turn token. No 
 
 import hashlib
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Literal
 
@@ -49,20 +50,25 @@ class RowTokenizer:
         self.bos_id = _id_of(tokenizer, template, "bos_token")
         self._eos_id = _id_of(tokenizer, template, "eos_token")
         self._shapes = None
-        if self._encoder.can_split and "strftime_now" not in template.source:
+        if self._encoder.can_split:
             self._shapes = Shapes(self._encoder, self._cut_sample, self._join_sample)
         self.identity = _identity(tokenizer, template, completions)
         """SHA-256 of tokenizer and template: rows of equal identity have equal tokens."""
 
     @classmethod
     def from_dir(
-        cls, folder: Path, template_dir: Path | None = None, *, completions: Completions | None = None
+        cls,
+        folder: Path,
+        template_dir: Path | None = None,
+        *,
+        completions: Completions | None = None,
+        today: date | None = None,
     ) -> "RowTokenizer":
         """Reads tokenizer.json and the template; a tuned model's own template may lie in ``template_dir``."""
-        template = ChatTemplate.from_dir(folder)
+        template = ChatTemplate.from_dir(folder, today)
         if template_dir is not None and (template_dir / "chat_template.jinja").exists():
             source = (template_dir / "chat_template.jinja").read_text(encoding="utf-8")
-            template = ChatTemplate(source, template.special_tokens)
+            template = ChatTemplate(source, template.special_tokens, today)
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template, completions)
 
     @property
@@ -218,6 +224,7 @@ def _id_of(tokenizer: Tokenizer, template: ChatTemplate, name: str) -> int | Non
 
 
 def _identity(tokenizer: Tokenizer, template: ChatTemplate, completions: Completions | None) -> str:
-    names = msgspec.json.encode([template.special_tokens, completions], order="sorted")
+    day = template.today if template.is_dated else None
+    names = msgspec.json.encode([template.special_tokens, completions, day], order="sorted")
     parts = (tokenizer.to_str().encode(), template.source.encode(), names)
     return hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()

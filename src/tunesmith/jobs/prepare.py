@@ -119,7 +119,11 @@ def _plan_run(settings: Settings, job: JobRow, run_dir: RunDir, start_dir: Path 
     spec = _make_spec(settings, job, run_dir, extra=extra, plan=plan, facts=facts, start_dir=start_dir)
     digests = data_digests(facts, valid_facts, extra.validation_split, job.seed)
     spec = msgspec.structs.replace(
-        spec, completions=completions, train_digest=digests["train"], valid_digest=digests.get("valid")
+        spec,
+        completions=completions,
+        rendered_on=tokenizer.template.today,
+        train_digest=digests["train"],
+        valid_digest=digests.get("valid"),
     )
     return _PlannedRun(spec, plan, facts, valid_facts, base, tokenizer)
 

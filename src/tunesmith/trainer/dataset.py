@@ -37,7 +37,7 @@ class RunData(msgspec.Struct, frozen=True, kw_only=True):
 
 def load_data(spec: RunSpec) -> RunData:
     """Read the run's files. Raises DataError for a bad or too long row, TrainerError for data that have changed."""
-    tokenizer = RowTokenizer.from_dir(Path(spec.base_dir), completions=spec.completions)
+    tokenizer = RowTokenizer.from_dir(Path(spec.base_dir), completions=spec.completions, today=spec.rendered_on)
     rows = _read(tokenizer, Path(spec.train_path), spec.train_sha256, spec.max_row_tokens)
     valid: list[list[TokenSequence]] = []
     if spec.valid_path is not None:
