@@ -245,6 +245,10 @@ EXAMPLES: dict[str, Example] = {
     "speaks_as_an_ai": Example([chat("What do you feel?", "As an AI language model I feel nothing.")]),
     "too_few_examples": Example([], before=9, shown="a file of 9 rows"),
     "few_examples": Example([], before=30, shown="a file of 30 rows"),
+    "outsized_row": Example(
+        [chat("Tell me all.", f"{LONG}. " * 3 + " ".join(map(str, range(2000))))],
+        shown="a row of 9,000 characters among rows of 100",
+    ),
     "mixed_system_prompts": Example(
         [with_system(good_row(n), "Be brief.") for n in range(30)] + [with_system(good_row(31), "Be very brief.")],
         before=0,

@@ -33,7 +33,7 @@ from tunesmith.data.sets.near_rows import NearRows, leak_findings
 from tunesmith.data.sets.relevance import Embed, Relevance
 from tunesmith.data.sets.repeats import Repeats
 from tunesmith.data.sets.rule import SetRule
-from tunesmith.data.sets.sizes import SystemPrompts, size_findings
+from tunesmith.data.sets.sizes import Lengths, SystemPrompts, size_findings
 from tunesmith.data.token_stats import token_stats
 from tunesmith.data.token_table import TableBuilder
 from tunesmith.data.tokens import Completions, RowTokenizer
@@ -126,6 +126,7 @@ class _Content:
         self.languages = Languages()
         self.near = NearRows()
         self.rules: Sequence[SetRule] = (
+            Lengths(),
             SystemPrompts(),
             Repeats(),
             self.near,

@@ -21,6 +21,13 @@ SETS_RULES = (
         "Add good rows, or see whether a better prompt is enough.",
     ),
     _rule(
+        "outsized_row",
+        "hint",
+        "Row far longer than the others",
+        "It outweighs many rows in an epoch and in the price, and is often a document pasted into an answer.",
+        "See that it belongs here; shorten or drop it.",
+    ),
+    _rule(
         "mixed_system_prompts",
         "warning",
         "System prompt differs from the others",

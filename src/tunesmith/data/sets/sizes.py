@@ -1,8 +1,10 @@
-"""How many rows there are, and what they begin with: numbers, system prompts."""
+"""How many rows there are, and how long they are and what they begin with."""
 
 from array import array
 from collections import Counter
 from collections.abc import Iterator
+
+import numpy as np
 
 from tunesmith.data.content.turns import RowView
 from tunesmith.data.findings import Finding
@@ -12,6 +14,8 @@ from tunesmith.data.sets.rule import share
 MIN_EXAMPLES = 10
 ADVISED_EXAMPLES = 50
 _CLEAR_MAJORITY = 0.8
+_LONG_CHARS = 4_000
+_TIMES_THE_MEDIAN = 20
 _MAX_DISTINCT = 100_000
 
 
@@ -25,6 +29,30 @@ def size_findings(num_rows: int, *, is_validation: bool = False) -> Iterator[Fin
         )
     elif num_rows < ADVISED_EXAMPLES and not is_validation:
         yield Finding(rule="few_examples", what=f"The file has {num_rows} rows.")
+
+
+class Lengths:
+    """A row that is many times as long as the others: often a file pasted into it."""
+
+    def __init__(self) -> None:
+        self._lines = array("q")
+        self._num_chars = array("q")
+
+    def add(self, row: RowView) -> None:
+        self._lines.append(row.line)
+        self._num_chars.append(len(row.prompt) + len(row.answer))
+
+    def findings(self) -> Iterator[Finding]:
+        if not self._num_chars:
+            return
+        lengths = np.frombuffer(self._num_chars, dtype=np.int64)
+        median = float(np.median(lengths))
+        for place in np.flatnonzero(lengths > max(_LONG_CHARS, _TIMES_THE_MEDIAN * median)):
+            what = f"The row has {lengths[place]:,} characters; the median is {median:,.0f}."
+            yield Finding(rule="outsized_row", what=what, line=self._lines[int(place)])
+
+    def skipped(self) -> Iterator[Skipped]:
+        return iter(())
 
 
 class SystemPrompts:
