@@ -14,7 +14,7 @@ from tunesmith.metering.footprint import Fit, ModelShape
 from tunesmith.metering.machine import Machine
 from tunesmith.metering.money import Money, token_cost
 from tunesmith.metering.prices import PriceTable
-from tunesmith.metering.rates import Basis, Rate
+from tunesmith.metering.rates import Basis, PastPeak, Rate
 
 PUBLISHED_NOTE = "At our token count; their tokenizer counts somewhat otherwise."
 
@@ -94,6 +94,8 @@ class Quote:
     is_sharing_sampled: bool
     time: TimeRange
     peak_memory_bytes: int
+    dtype: str
+    """What the memory is counted for: as past runs computed; float32, the larger one, before there is any."""
     disk_bytes: int
     """Of the job's folder at the end."""
     disk_needed_bytes: int
@@ -140,6 +142,7 @@ def make_quote(
         is_sharing_sampled=not counts.is_whole_epoch,
         time=_time(spec, counts, computed, rate),
         peak_memory_bytes=memory,
+        dtype=rate.dtype,
         disk_bytes=_disk(spec, shape, parameters, counts),
         disk_needed_bytes=needed,
         fit=footprint.judge(machine, memory_bytes=memory, disk_bytes=needed),
@@ -199,10 +202,15 @@ def _peak_memory(spec: RunSpec, shape: ModelShape, parameters: int, counts: Work
     """The formula, corrected by how far past runs were from it."""
     by_formula = footprint.peak_memory(spec, shape, parameters, rate.dtype, counts.largest_piece_tokens)
     past = [
-        peak / footprint.peak_memory(run, shape, parameters, rate.dtype, min(tokens, run.micro_batch_tokens))
-        for run, tokens, peak in rate.peaks
+        peak.memory_bytes / footprint.peak_memory(peak.spec, shape, parameters, peak.dtype, _piece_tokens(peak))
+        for peak in rate.peaks
     ]
     return round(by_formula * min(2.0, max(0.5, *past))) if past else by_formula
+
+
+def _piece_tokens(peak: PastPeak) -> int:
+    """Of the largest micro-batch: a step's tokens, or what a micro-batch may hold."""
+    return min(peak.step_tokens, peak.spec.micro_batch_tokens)
 
 
 def _disk(spec: RunSpec, shape: ModelShape, parameters: int, counts: WorkCounts) -> int:

@@ -31,10 +31,11 @@ MAX_LINES = 400
 """The newest of a run."""
 MIN_SPREAD = 1.3
 """Steps must differ by this factor in tokens before an overhead can be told from the rate."""
-EVAL_SHARE = 0.4
+EVAL_SHARE = 0.35
 """Time of a token that is only measured, as a share of one that is learned from."""
-FASTER, SLOWER = 0.8, 1.4
-"""Around what past runs took: the machine is not always equally busy."""
+FASTER, SLOWER = 0.8, 1.5
+FASTER_FEW, SLOWER_FEW, FEW_RUNS = 0.5, 2.0, 3
+"""Around what past runs took: the machine is not always equally busy, and a few runs have not seen how much."""
 FLOPS_PER_PARAMETER = {"lora": 4, "full": 6}
 """For a token: 2 forward, 2 backward for the activations, 2 more for the weights where they are learned."""
 PROBE_BEST, PROBE_LIKELY, PROBE_WORST = 1.2, 0.5, 0.12
@@ -43,6 +44,17 @@ START_S, EPOCH_END_S = 8.0, 1.0
 
 Basis = Literal["past runs", "probe"]
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class PastPeak:
+    """How much memory a past run took."""
+
+    spec: RunSpec
+    dtype: str
+    step_tokens: int
+    """Distinct tokens of its largest step."""
+    memory_bytes: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,8 +73,7 @@ class Rate:
     dtype: str
     """What runs compute in here; float32 where that is not known, the larger one."""
     num_runs: int
-    peaks: tuple[tuple[RunSpec, int, int], ...] = ()
-    """(specification, most tokens of a step, peak memory in bytes) of the past runs."""
+    peaks: tuple["PastPeak", ...] = ()
 
     def seconds(self, *, computed_tokens: int, num_steps: int, eval_tokens: int, num_epochs: int) -> float:
         """Likely seconds of a run, without time in the queue."""
@@ -97,21 +108,31 @@ def _learned(runs: list[_PastRun]) -> Rate:
     results = [run.result for run in runs if run.result is not None and run.result.dtype]
     return Rate(
         basis="past runs",
-        detail=f"{num_steps:,} steps of {len(runs)} past runs here: {1 / per_token_s:,.0f} distinct tokens/s",
+        detail=_describe(num_steps, len(runs), per_token_s, overhead_s),
         tokens_per_s=1 / per_token_s,
         step_overhead_s=overhead_s,
         start_s=median(starts) if starts else START_S,
         epoch_end_s=median(ends) if ends else EPOCH_END_S,
-        fastest=FASTER * min(1.0, *ratios),
-        slowest=SLOWER * max(1.0, *ratios),
-        dtype=results[0].dtype if results else "float32",
+        fastest=(FASTER if len(runs) >= FEW_RUNS else FASTER_FEW) * min(1.0, *ratios),
+        slowest=(SLOWER if len(runs) >= FEW_RUNS else SLOWER_FEW) * max(1.0, *ratios),
+        dtype=results[0].dtype if results else _unproven_dtype(runs[0].spec),
         num_runs=len(runs),
         peaks=tuple(
-            (run.spec, max(line.num_computed_tokens for line in run.lines), run.result.peak_memory_bytes)
+            PastPeak(
+                run.spec,
+                run.result.dtype,
+                max(line.num_computed_tokens for line in run.lines),
+                run.result.peak_memory_bytes,
+            )
             for run in runs
-            if run.result is not None and run.result.peak_memory_bytes
+            if run.result is not None and run.result.dtype and run.result.peak_memory_bytes
         ),
     )
+
+
+def _describe(num_steps: int, num_runs: int, per_token_s: float, overhead_s: float) -> str:
+    runs = "a past run" if num_runs == 1 else f"{num_runs} past runs"
+    return f"{num_steps:,} steps of {runs} here: {1 / per_token_s:,.0f} distinct tokens/s, {overhead_s:.2f} s a step"
 
 
 def _probed(spec: RunSpec, parameters: int) -> Rate:
@@ -127,9 +148,13 @@ def _probed(spec: RunSpec, parameters: int) -> Rate:
         epoch_end_s=EPOCH_END_S,
         fastest=PROBE_LIKELY / PROBE_BEST,
         slowest=PROBE_LIKELY / PROBE_WORST,
-        dtype="float32",
+        dtype=_unproven_dtype(spec),
         num_runs=0,
     )
+
+
+def _unproven_dtype(spec: RunSpec) -> str:
+    return "float32" if spec.dtype == "auto" else spec.dtype
 
 
 def _points(lines: list[MetricLine]) -> "np.ndarray[tuple[int, int], np.dtype[np.float64]]":
