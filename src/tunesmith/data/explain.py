@@ -11,7 +11,7 @@ from tunesmith.data.conversation import note_row
 from tunesmith.data.findings import Finding
 from tunesmith.data.foreign import suggestion
 from tunesmith.data.json_line import parse_line
-from tunesmith.data.notes import RowNotes, kind_name, member, quoted
+from tunesmith.data.notes import RowNotes, cut, kind_name, member, quoted
 from tunesmith.data.rows import (
     ROLES,
     ChatRow,
@@ -109,13 +109,9 @@ def _explain_reinforcement(value: dict[str, Any], notes: RowNotes) -> None:
 def _has_messages(value: dict[str, Any], notes: RowNotes) -> bool:
     if "messages" not in value:
         keys = ", ".join(sorted(value)[:20]) or "none"
-        what = f'"messages" is missing (keys found: {quoted_keys(keys)}).{suggestion(value)}'
+        what = f'"messages" is missing (keys found: {cut(keys)}).{suggestion(value)}'
         notes.add("missing_messages_list", what, "$")
     return "messages" in value
-
-
-def quoted_keys(keys: str) -> str:
-    return keys if len(keys) <= 200 else keys[:200] + "..."
 
 
 def _explain_preference(value: dict[str, Any], notes: RowNotes) -> None:
@@ -156,7 +152,7 @@ def _explain_completion(value: dict[str, Any], notes: RowNotes) -> None:
 
 def _note_extra_keys(value: dict[str, Any], known: tuple[str, ...], rule: str, path: str, notes: RowNotes) -> None:
     for key in sorted(value.keys() - set(known)):
-        notes.add(rule, f'Contains an extra "{quoted_keys(key)}".', member(path, key))
+        notes.add(rule, f'Contains an extra "{cut(key)}".', member(path, key))
 
 
 def _options(value: dict[str, Any], keys: tuple[str, ...], path: str, notes: RowNotes) -> dict[str, Any]:
@@ -193,7 +189,7 @@ def _message(value: object, path: str, notes: RowNotes) -> Message | None:
 
 def _has_role(value: dict[str, Any], path: str, notes: RowNotes) -> bool:
     if "role" not in value:
-        keys = quoted_keys(", ".join(sorted(value)[:20]) or "none")
+        keys = cut(", ".join(sorted(value)[:20]) or "none")
         notes.add("message_missing_key", f'The message has no "role" (keys found: {keys}).', path)
     elif value["role"] not in ROLES:
         notes.add("unrecognized_role", f"The role is {quoted(value['role'])}.", f"{path}.role")
@@ -216,7 +212,7 @@ def _converted(value: Any, type: Any, path: str, notes: RowNotes, rule: str = "w
         return msgspec.convert(value, type)
     except msgspec.ValidationError as bad:
         what, _, inner = str(bad).partition(" - at `$")
-        notes.add(rule, f"{what}.", path + inner.rstrip("`"))
+        notes.add(rule, f"{cut(what)}.", path + inner.rstrip("`"))
         return None
 
 

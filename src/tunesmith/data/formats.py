@@ -13,7 +13,7 @@ from tunesmith.data.conversation import INSTRUCTING, missing_system, note_row
 from tunesmith.data.explain import OLD_NAMES, explain_row
 from tunesmith.data.findings import Finding
 from tunesmith.data.json_line import note_duplicates
-from tunesmith.data.notes import RowNotes, has_errors
+from tunesmith.data.notes import RowNotes, cut, has_errors
 from tunesmith.data.rows import (
     ROLES,
     ChatRow,
@@ -163,7 +163,7 @@ def _explained(raw: bytes, line: int, kind: Kind, error: Exception) -> list[Find
     findings = explain_row(raw, line, kind)
     if not has_errors(findings):  # refused by the fast decoder alone: its own words must do
         rule = "wrong_type" if isinstance(error, msgspec.ValidationError) else "invalid_json"
-        findings.insert(0, Finding(rule=rule, what=f"{error}.", line=line))
+        findings.insert(0, Finding(rule=rule, what=f"{cut(str(error))}.", line=line))
     return findings
 
 

@@ -53,8 +53,12 @@ def member(path: str, key: str) -> str:
 def quoted(value: object) -> str:
     """A value as it may stand in a finding: short, and never with half a surrogate in it."""
     text = repr(value)
-    text = text if len(text) <= _MAX_QUOTED_CHARS else text[:_MAX_QUOTED_CHARS] + "..."
-    return text.encode("utf-8", "backslashreplace").decode()
+    return cut(text, _MAX_QUOTED_CHARS).encode("utf-8", "backslashreplace").decode()
+
+
+def cut(text: str, most: int = 200) -> str:
+    """A text that is not ours, such as a parser's word that repeats a value, short enough for a finding."""
+    return text if len(text) <= most else text[:most] + "..."
 
 
 def kind_name(value: object) -> str:

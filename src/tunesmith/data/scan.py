@@ -23,6 +23,7 @@ _BATCH_LINES = 8192
 _BATCH_FINDINGS = 10_000
 _SURVEY_ROWS = 100
 _SURVEY_LINES = 1000
+_SURVEY_BYTES = 2**25
 
 
 class Batch(msgspec.Struct):
@@ -75,13 +76,14 @@ class _Survey(msgspec.Struct, frozen=True):
 def _survey(file: BufferedReader, kind: Kind | None) -> _Survey:
     kinds: Counter[Kind] = Counter()
     keys: Counter[Keys] = Counter()
+    start = file.tell()
     for number, raw in each_line(file):
         value = None if raw is None else _object(raw)
         guess = None if value is None else guess_kind(value)
         if value is not None and guess is not None:
             kinds[guess] += 1
             keys[frozenset(OLD_NAMES.get(key, key) for key, inner in value.items() if inner is not None)] += 1
-        if kinds.total() >= _SURVEY_ROWS or number >= _SURVEY_LINES:
+        if kinds.total() >= _SURVEY_ROWS or number >= _SURVEY_LINES or file.tell() - start >= _SURVEY_BYTES:
             break
     if kind is None and kinds:
         kind = kinds.most_common(1)[0][0]

@@ -15,11 +15,13 @@ import regex
 from jsonschema import Draft202012Validator
 
 from tunesmith.data.json_line import TOO_DEEP, is_deep
-from tunesmith.data.notes import RowNotes, member, quoted
+from tunesmith.data.notes import RowNotes, kind_name, member, quoted
 from tunesmith.data.rows import FunctionCall, Message
 
 MAX_TOOLS = 128
 _MAX_CACHED_SETS = 64
+_MAX_CACHED_BYTES = 2**16
+"""Of one row's tools as JSON."""
 _PATTERN_TIMEOUT_S = 0.05
 
 Tools = list[dict[str, Any]] | None
@@ -39,7 +41,7 @@ def note_tools(
 ) -> None:
     """All rules about tools in one conversation. ``base`` is the path of the object that holds ``tools``."""
     _note_results(places, notes)
-    declared = _declared(msgspec.json.encode((tools, functions)))
+    declared = _declared(tools, functions)
     for rule, what, path in declared.faults:
         notes.add(rule, what, base + path)
     for message, path in places:
@@ -119,15 +121,22 @@ def _mismatch(error: jsonschema.ValidationError) -> str:
         case "additionalProperties", _:
             return f"The arguments have a key that the schema does not know{place}."
         case rule, value:
-            return (
-                f"The arguments do not match the schema{place}: {rule} {quoted(value)}, found {quoted(error.instance)}."
-            )
+            found = kind_name(error.instance)  # not its value, which may be personal
+            return f"The arguments do not match the schema{place}: {rule} {quoted(value)}, found {found}."
+
+
+def _declared(tools: Tools, functions: Tools) -> Declared:
+    """Rows of a file mostly declare the same tools: their validators are made once."""
+    encoded = msgspec.json.encode((tools, functions))
+    return _cached(encoded) if len(encoded) <= _MAX_CACHED_BYTES else _declare_all(tools, functions)
 
 
 @functools.lru_cache(maxsize=_MAX_CACHED_SETS)
-def _declared(encoded: bytes) -> Declared:
-    """Rows of a file mostly declare the same tools: their validators are made once."""
-    tools, functions = msgspec.json.decode(encoded)
+def _cached(encoded: bytes) -> Declared:
+    return _declare_all(*msgspec.json.decode(encoded))
+
+
+def _declare_all(tools: Tools, functions: Tools) -> Declared:
     made = Declared({}, [])
     for key, declarations in (("tools", tools), ("functions", functions)):
         if is_deep(declarations):
