@@ -25,7 +25,7 @@ def test_rate_and_overhead_are_told_apart_where_steps_differ(tmp_path: Path) -> 
     assert (rate.basis, rate.num_runs) == ("past runs", 1)
     assert rate.tokens_per_s == pytest.approx(500)
     assert rate.step_overhead_s == pytest.approx(0.25)
-    assert "500 distinct tokens/s, 0.25 s a step" in rate.detail
+    assert "500 distinct tokens/s and 0.25 s a step" in rate.detail
     seconds = rate.seconds(computed_tokens=10_000, num_steps=8, eval_tokens=0, num_epochs=0)
     assert seconds == pytest.approx(20 + 2 + rate.start_s)
     assert rate.seconds(computed_tokens=10_000, num_steps=8, eval_tokens=1_000, num_epochs=0) > seconds

@@ -132,7 +132,8 @@ def _learned(runs: list[_PastRun]) -> Rate:
 
 def _describe(num_steps: int, num_runs: int, per_token_s: float, overhead_s: float) -> str:
     runs = "a past run" if num_runs == 1 else f"{num_runs} past runs"
-    return f"{num_steps:,} steps of {runs} here: {1 / per_token_s:,.0f} distinct tokens/s, {overhead_s:.2f} s a step"
+    overhead = f" and {overhead_s:.2f} s a step" if overhead_s else ""
+    return f"{num_steps:,} steps of {runs} here: {1 / per_token_s:,.0f} distinct tokens/s{overhead}"
 
 
 def _probed(spec: RunSpec, parameters: int) -> Rate:
