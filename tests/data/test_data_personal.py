@@ -4,8 +4,12 @@ import random
 import string
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tunesmith.data.content.personal import find_personal, mask, shown_masked
+from tunesmith.data.content.rows import text_faults
+from tunesmith.data.rules import RULES
 
 KEY = "sk-" + "proj-" + "Ab3" * 12
 AWS = "AKIA" + "IOSFODNN7EXAMPLE"
@@ -103,3 +107,20 @@ def test_random_digits_are_seldom_taken_for_personal_data() -> None:
 
 def test_halves_of_surrogates_do_not_crash() -> None:
     assert mask("\ud800 12345678 a@b.de")[1] == {"email": 1}
+
+
+PIECES = st.sampled_from(
+    [text for text, _ in FOUND]
+    + CLEAN
+    + ["@", "-", "+", " ", "4111", "1111", "DE89", "://", "key=", "\ud800", "é", "."]
+)
+
+
+@given(st.lists(PIECES | st.text(max_size=20), max_size=6).map("".join))
+def test_masking_leaves_nothing_and_no_text_is_too_odd(text: str) -> None:
+    masked, counts = mask(text)
+    assert mask(masked) == (masked, {})
+    assert (masked == text) == (not counts)
+    for rule, what in text_faults(text):
+        assert rule in RULES
+        assert all(text[start:end] not in what for start, end, _ in find_personal(text))

@@ -26,6 +26,8 @@ _LEAST_BYTES = 24
 _MOST_BYTES = 20_000
 _MAX_LEADERS = 8
 """Different texts of one bucket that a text is compared with."""
+_ESTIMATE_ERROR = 0.15
+"""Three standard errors of the share of equal numbers in two signatures (0.05 at a similarity of 0.8)."""
 _BLOCK_BYTES = 4_000_000
 _INSTRUCTION_SHARE = 0.1
 _LEAST_INSTRUCTIONS = 5
@@ -116,26 +118,52 @@ def _similar_pairs(texts: list[bytes], parent: list[int], threshold: float) -> I
     long = [index for index, text in enumerate(texts) if parent[index] == index and len(text) >= _LEAST_BYTES]
     if len(long) < 2:
         return
-    keys: Words = np.concatenate([_band_keys([texts[index] for index in block]) for block in _blocks(texts, long)])
-    for band in range(_BANDS):
-        for bucket in groups_of_equal(keys[:, band].view(np.int64)):
-            yield from _linked([long[place] for place in bucket], texts, parent, threshold)
+    signatures = np.concatenate([_signatures([texts[index] for index in block]) for block in _blocks(texts, long)])
+    comparison = _Comparison([texts[index] for index in long], signatures, threshold)
+    for band in np.split(signatures, _BANDS, axis=1):
+        for bucket in groups_of_equal(_keys(band)):
+            yield from _linked([int(place) for place in bucket], long, comparison, parent)
 
 
-def _linked(bucket: list[int], texts: list[bytes], parent: list[int], threshold: float) -> Iterator[tuple[int, int]]:
+class _Comparison:
+    """True similarity of texts, looked at only where their signatures allow it, and once for each pair."""
+
+    def __init__(self, texts: list[bytes], signatures: NDArray[np.uint32], threshold: float):
+        self._texts = texts
+        self._signatures = signatures
+        self._threshold = threshold
+        self._least_equal = (threshold - _ESTIMATE_ERROR) * _PERMUTATIONS
+        self._different: set[tuple[int, int]] = set()
+
+    def are_alike(self, one: int, other: int) -> bool:
+        if np.count_nonzero(self._signatures[one] == self._signatures[other]) < self._least_equal:
+            return False
+        if (one, other) in self._different:
+            return False
+        if _jaccard(self._texts[one], self._texts[other]) >= self._threshold:
+            return True
+        self._different.add((one, other))
+        return False
+
+
+def _linked(
+    bucket: list[int], indices: list[int], comparison: _Comparison, parent: list[int]
+) -> Iterator[tuple[int, int]]:
     """Compare each text of a bucket with the first few different ones before it."""
     leaders: list[int] = []
-    for index in bucket:
+    for place in bucket:
+        index = indices[place]
         for leader in leaders:
-            if _root(parent, index) == _root(parent, leader):
+            earlier = indices[leader]
+            if _root(parent, index) == _root(parent, earlier):
                 break
-            if _jaccard(texts[index], texts[leader]) >= threshold:
-                parent[_root(parent, index)] = _root(parent, leader)
-                yield index, leader
+            if comparison.are_alike(place, leader):
+                parent[_root(parent, index)] = _root(parent, earlier)
+                yield index, earlier
                 break
         else:
             if len(leaders) < _MAX_LEADERS:
-                leaders.append(index)
+                leaders.append(place)
 
 
 def _root(parent: list[int], index: int) -> int:
@@ -159,16 +187,20 @@ def _blocks(texts: list[bytes], indices: list[int]) -> Iterator[list[int]]:
         yield block
 
 
-def _band_keys(texts: list[bytes]) -> Words:
-    """(texts, bands) one number for each band of each text's signature."""
+def _signatures(texts: list[bytes]) -> NDArray[np.uint32]:
+    """(texts, permutations) the least hash of each text under each permutation."""
     lengths = np.array([len(text) - _WINDOW + 1 for text in texts])
     offsets = np.concatenate(([0], np.cumsum(lengths))).astype(np.uint64)
     matrix = rensa.RMinHash.digest_matrix_from_flat_token_hashes(_hashes(texts), offsets, _PERMUTATIONS, _SEED)
-    rows = np.array(matrix.to_rows(), dtype=np.uint64).reshape(len(texts), _BANDS, _PERMUTATIONS // _BANDS)
-    keys = np.zeros((len(texts), _BANDS), dtype=np.uint64)
-    for place in range(rows.shape[2]):
-        keys = _mixed(keys ^ rows[:, :, place])
-    return keys
+    return np.array(matrix.to_rows(), dtype=np.uint32)
+
+
+def _keys(band: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """(texts,) one number for each text's part of the signature."""
+    keys = np.zeros(len(band), dtype=np.uint64)
+    for place in range(band.shape[1]):
+        keys = _mixed(keys ^ band[:, place].astype(np.uint64))
+    return keys.view(np.int64)
 
 
 def _hashes(texts: list[bytes]) -> Words:

@@ -93,7 +93,7 @@ def groups_of_equal(keys: Lines) -> Iterator[Lines]:
 
 
 def _loose(answer: str) -> str:
-    return " ".join(answer.split()).casefold()
+    return " ".join(answer.split()).casefold().strip(".!? ")
 
 
 def _few_prompts(prompts: Lines) -> Iterator[Finding]:
