@@ -31,6 +31,7 @@ def create(
     training: Literal["lora", "full"] | None = None,
     lora_r: int | None = None,
     learning_rate: float | None = None,
+    completions: Literal["chat", "plain"] | None = None,
     watch: bool = False,
     as_json: show.AsJson = False,
 ) -> int:
@@ -64,6 +65,8 @@ def create(
         The adapter's rank.
     learning_rate
         The learning rate itself, in place of the multiplier.
+    completions
+        How rows of prompt and completion are trained: as a question and its answer, or as raw text.
     watch
         Follow the job until it ends.
     """
@@ -77,6 +80,7 @@ def create(
         "training": training,
         "lora_r": lora_r,
         "learning_rate": learning_rate,
+        "completions": completions,
     }
     with Client.from_settings(load_settings()) as client:
         body: Document = {

@@ -29,7 +29,7 @@ class TokenCache:
     def find(self, file_sha256: str, identity: str, limit: int) -> TokenTable | None:
         """The kept table. ``limit`` belongs to the name: rows too large for it are not tokenised."""
         try:
-            with np.load(self._path(file_sha256, identity, limit), allow_pickle=False) as stored:
+            with self._path(file_sha256, identity, limit).open("rb") as file, np.load(file) as stored:
                 return _table(stored)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None
