@@ -10,15 +10,16 @@ INTRODUCTION = """\
 Written by `docs/reference/make_cli.py` from the commands themselves; do not edit.
 
 The commands speak to a server over HTTP, at `TUNESMITH_BASE_URL` (default: where `tunesmith serve` listens with the
-same settings) with the key `TUNESMITH_API_KEY` (default: the one in `first_key` in `TUNESMITH_HOME`). Only `serve`,
-`doctor` and `models pull` work without a server.
+same settings) with the key `TUNESMITH_API_KEY` (default: the one in `first_key` in `TUNESMITH_HOME`). `serve`,
+`doctor` and `models pull` need no server; nor do `files check`, `preview`, `mend`, `split` and `estimate` when they are given
+a path instead of a file's id, and `data generate` with a teacher elsewhere.
 
 `--json` prints the server's JSON. Piped output has no colours and no bars; tables become tab-separated lines.
 
 | exit status | meaning |
 |---|---|
 | 0 | done; for `jobs watch`: the job has succeeded, is paused, or you stopped watching |
-| 1 | failed: one line on standard error says why and what to do; for `jobs watch`: the job failed or was cancelled |
+| 1 | failed: one line on standard error says why and what to do; for `jobs watch`: the job failed or was cancelled; for `files check`: a row has an error |
 | 2 | the command line itself is wrong |
 | 130 | interrupted by Ctrl-C |
 """

@@ -14,8 +14,8 @@ from conftest import opened, settings_in
 from httpx import Response
 from starlette.testclient import TestClient
 
-from tunesmith.api.extra.data_files import derived_name
 from tunesmith.core.settings import Settings
+from tunesmith.data.derived_name import derived_name
 from tunesmith.data.rules import RULES
 from tunesmith.store.repos.files import FileRepo
 

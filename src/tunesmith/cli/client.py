@@ -20,6 +20,7 @@ from tunesmith.cli.objects import (
     Checkpoint,
     Chunk,
     Completion,
+    DataFile,
     Deleted,
     Document,
     ErrorBody,
@@ -114,6 +115,18 @@ class Client:
 
     def delete_file(self, file_id: str) -> Answer[Deleted]:
         return self._call(Deleted, "DELETE", f"/files/{file_id}")
+
+    def retrieve_data_file(self, file_id: str) -> Answer[DataFile]:
+        """A file with what it was made from."""
+        return self._call(DataFile, "GET", self._extra(f"/files/{file_id}"))
+
+    def ask_of_file(self, kind: type[T], file_id: str, what: str, params: Mapping[str, str | int | None]) -> Answer[T]:
+        """``what`` is report or preview. ``kind`` comes from the caller: what it takes to read them is heavy."""
+        return self._call(kind, "GET", self._extra(f"/files/{file_id}/{what}"), params=_present(**params))
+
+    def derive_from_file(self, kind: type[T], file_id: str, action: str, body: Document) -> Answer[T]:
+        """``action`` is mend or split."""
+        return self._call(kind, "POST", self._extra(f"/files/{file_id}/{action}"), json=body)
 
     def stream_content(self, file_id: str) -> Iterator[bytes]:
         with self._stream("GET", f"/files/{file_id}/content") as response:

@@ -2,13 +2,13 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import App, Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
-from tunesmith.cli.objects import FileObject, Page
+from tunesmith.cli.objects import DataFile, FileObject, Page
 from tunesmith.core.settings import load_settings
 
 app = App(name="files", help="Upload, list, read and delete data files.", default_parameter=Parameter(negative=()))
@@ -17,6 +17,28 @@ app.command(
     "tunesmith.cli.estimate:estimate",
     help="Say what a job on a file will take: tokens and money exactly, time and memory about.\n\n"
     "A path is estimated on this machine, without a server; a file's id by the server that has it.",
+)
+app.command(
+    "tunesmith.cli.check:check",
+    help="Check a data file: every row, every fault, the tokens.\n\n"
+    "A path is checked on this machine, without a server; a file's id by the server that has it. The exit status is 1 "
+    "when a row has an error.",
+)
+app.command(
+    "tunesmith.cli.preview:preview",
+    help="Show what a model sees of one row, and what it learns.\n\n"
+    "The tokens are made by the code that feeds the trainer.",
+)
+app.command(
+    "tunesmith.cli.mend:mend",
+    help="Make a new file by fixes that a machine can do.\n\n"
+    "Rows that no fix touches keep their bytes. Of a path a new path is made, of a file's id a new file.",
+)
+app.command(
+    "tunesmith.cli.split:split",
+    help="Make a file to train on and one for validation.\n\n"
+    "Labels give the same share each, and rows that are nearly the same stay on one side. Of a path new paths are "
+    "made, of a file's id new files.",
 )
 
 
@@ -56,7 +78,7 @@ def list_files(
 
 @app.command(name="show")
 def show_file(file_id: str, *, as_json: show.AsJson = False) -> None:
-    """Show one file's particulars.
+    """Show one file's particulars, and what it was made from.
 
     Parameters
     ----------
@@ -64,7 +86,7 @@ def show_file(file_id: str, *, as_json: show.AsJson = False) -> None:
         For instance file-abc.
     """
     with Client.from_settings(load_settings()) as client:
-        show.answer(client.retrieve_file(file_id), as_json, _show_file)
+        show.answer(client.retrieve_data_file(file_id), as_json, show_data_file)
 
 
 @app.command
@@ -111,6 +133,27 @@ def _show_file(file: FileObject) -> None:
             ("created", show.moment(file.created_at)),
         ]
     )
+
+
+def show_data_file(file: DataFile) -> None:
+    """A file, with its lineage where it has one."""
+    _show_file(file)
+    pairs = [("made from", file.parent_id), *_lineage(file.lineage or {}), ("made of it", ", ".join(file.children))]
+    present = [(name, value) for name, value in pairs if value]
+    if present:
+        show.fields([(f"{name:<9}", value) for name, value in present])
+
+
+def _lineage(lineage: dict[str, Any]) -> list[tuple[str, str | None]]:
+    """How a file was made: the action, then every choice and count that it left."""
+    if not lineage:
+        return []
+    details = [
+        f"{name.replace('_', ' ')} {', '.join(map(str, value)) if isinstance(value, list) else value}"
+        for name, value in lineage.items()
+        if name != "action" and value not in (None, [], "") and not isinstance(value, dict)
+    ]
+    return [("made by", f"{lineage.get('action')} ({'; '.join(details)})")]
 
 
 def _show_page(page: Page[FileObject]) -> None:

@@ -18,6 +18,14 @@ class FileObject(msgspec.Struct, frozen=True, kw_only=True):
     status: str
 
 
+class DataFile(FileObject, frozen=True, kw_only=True):
+    """A file with where it comes from and what was made of it."""
+
+    parent_id: str | None = None
+    lineage: dict[str, Any] | None = None
+    children: list[str] = []
+
+
 class JobError(msgspec.Struct, frozen=True, kw_only=True):
     code: str | None = None
     message: str | None = None

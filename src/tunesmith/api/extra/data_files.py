@@ -1,6 +1,5 @@
 """Data files of the store as local paths, the model that looks at them, and new files made from them."""
 
-import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import InvalidRequest, NotFound
 from tunesmith.core.ids import new_id
 from tunesmith.core.settings import Settings
+from tunesmith.data.derived_name import derived_name
 from tunesmith.serving.registry import Registry
 from tunesmith.store.blobs import CHUNK_BYTES, BlobStore
 from tunesmith.store.db import Database
@@ -21,7 +21,6 @@ from tunesmith.store.repos.files import FileRepo
 from tunesmith.store.tables import FileRow
 
 DATA_PURPOSE = "fine-tune"
-MAX_FILENAME_CHARS = 255
 
 
 class DataFiles:
@@ -152,13 +151,3 @@ class DataFiles:
             parent_id=parent.id,
             lineage=lineage,
         )
-
-
-def derived_name(filename: str, word: str) -> str:
-    """``claims.jsonl`` mended is ``claims.mended.jsonl``, mended again ``claims.mended-2.jsonl``."""
-    stem, dot, ending = filename.rpartition(".")
-    stem, ending = (stem, dot + ending) if dot else (filename, "")
-    again = re.search(rf"\.{word}(?:-(\d{{1,6}}))?$", stem)
-    if again:
-        stem, word = stem[: again.start()], f"{word}-{int(again.group(1) or 1) + 1}"
-    return f"{stem[: MAX_FILENAME_CHARS - len(word) - len(ending) - 1]}.{word}{ending}"

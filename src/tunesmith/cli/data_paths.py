@@ -1,0 +1,71 @@
+"""What the commands on data files share: a path or an id, a bar on a terminal, the model that counts tokens."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tunesmith.core.errors import InvalidRequest, NotFound
+from tunesmith.core.settings import Settings
+
+if TYPE_CHECKING:
+    from tunesmith.data.read import Progress
+    from tunesmith.data.tokens import RowTokenizer
+
+
+def is_id(file: str) -> bool:
+    """Whether it names a file of the server; a path of that name goes first."""
+    return file.startswith("file-") and not Path(file).exists()
+
+
+def local_file(file: str) -> Path:
+    """Raises InvalidRequest where there is no such file."""
+    path = Path(file)
+    if not path.is_file():
+        raise InvalidRequest(f"There is no file {file}.", mend="Check the path, or give a file's id.")
+    return path
+
+
+def new_path(path: Path) -> Path:
+    """A path to write to. Raises InvalidRequest where something is: data is not written over."""
+    if path.exists():
+        raise InvalidRequest(f"{path} is there already.", mend="Name another path with --output and its like.")
+    if not path.parent.is_dir():
+        raise InvalidRequest(f"There is no folder {path.parent}.", mend="Make it, or name another path.")
+    return path
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator["Progress | None"]:
+    """A bar on standard error, where a person sees it; else None."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(what, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def find_tokenizer(settings: Settings, model: str | None) -> "tuple[RowTokenizer, int] | None":
+    """A base model's tokenizer and the longest row that it takes, in tokens. Without a name the built-in model's.
+
+    None when no name was given and that model is not installed. Raises NotFound for a name that is not installed.
+    """
+    from tunesmith.catalog.models import base_dir, embedded_model, find_base_model, is_installed
+    from tunesmith.data.tokens import RowTokenizer
+
+    base = embedded_model() if model is None else find_base_model(settings, model)
+    if base is None or not is_installed(settings, base.id):
+        if model is None:
+            return None
+        raise NotFound(
+            f"The model {model!r} is not installed.",
+            code="model_not_found",
+            mend="Fetch it with: tunesmith models pull",
+        )
+    return RowTokenizer.from_dir(base_dir(settings, base.id)), base.context_tokens

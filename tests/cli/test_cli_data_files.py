@@ -1,0 +1,193 @@
+"""Checking, previewing, mending and splitting from the command line, with and without a server and a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from command_line import CommandLine
+from conftest import CACHE
+
+from tunesmith.catalog.fetch import install_base_model
+from tunesmith.catalog.models import embedded_model
+from tunesmith.core.settings import Settings
+
+COLOURS = ("red", "green", "blue")
+
+
+def chat(user: str, assistant: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
+
+
+GOOD = [chat(f"Case {n * 7919}: a leak in house {n} of {n * 31} Elm Street", COLOURS[n % 3]) for n in range(30)]
+
+
+def write(path: Path, rows: list[Any]) -> Path:
+    path.write_bytes(b"".join((row if isinstance(row, bytes) else json.dumps(row).encode()) + b"\n" for row in rows))
+    return path
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    return write(tmp_path / "good.jsonl", GOOD)
+
+
+@pytest.fixture
+def bad(tmp_path: Path) -> Path:
+    return write(tmp_path / "bad.jsonl", [*GOOD, b"{broken", chat("Who pays? ", "red "), GOOD[0]])
+
+
+@pytest.fixture
+def with_model(tmp_path: Path) -> CommandLine:
+    """No server; the models of the repository's cache."""
+    install_base_model(Settings(home=CACHE), embedded_model().id, print)
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "models").symlink_to(CACHE / "models")
+    return CommandLine({"TUNESMITH_HOME": str(home), "TUNESMITH_BASE_URL": "http://127.0.0.1:9/v1"})
+
+
+def test_check_works_without_server_and_model(offline: CommandLine, good: Path, bad: Path) -> None:
+    done = offline.run("files", "check", str(bad))
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert "bad.jsonl: 33 chat rows" in done.stdout
+    assert "invalid_json" in done.stdout
+    assert "line 31" in done.stdout
+    assert "--fix drop_rows" in done.stdout
+    assert "No model was named or installed: tokens were not counted." in done.stdout
+    assert "\x1b" not in done.stdout + done.stderr
+    assert offline.run("files", "check", str(good)).returncode == 0
+    assert not (good.parent / "home").exists()
+
+
+def test_check_counts_tokens_where_a_model_is(with_model: CommandLine, good: Path, bad: Path) -> None:
+    report = json.loads(with_model.output("files", "check", str(good), "--json"))
+    assert report["tokens"]["model"] == "smollm2-135m-instruct"
+    assert (report["num_rows"], report["num_errors"]) == (30, 0)
+    said = with_model.output("files", "check", str(good))
+    assert f"{report['tokens']['num_tokens']:,}" in said
+    assert "labels: blue 10, green 10, red 10" in said
+    failed = with_model.run("files", "check", str(bad), "--json")
+    assert failed.returncode == 1
+    assert json.loads(failed.stdout)["num_bad_rows"] == 1
+
+
+def test_check_looks_at_a_validation_file(offline: CommandLine, good: Path, tmp_path: Path) -> None:
+    leaky = write(tmp_path / "valid.jsonl", GOOD[:3])
+    report = json.loads(offline.output("files", "check", str(good), "--validation", str(leaky), "--json"))
+    assert "validation_overlap" in {group["rule"] for group in report["groups"]}
+
+
+def test_depth_structure_reads_rows_only(offline: CommandLine, bad: Path) -> None:
+    report = json.loads(offline.run("files", "check", str(bad), "--depth", "structure", "--json").stdout)
+    assert {group["rule"] for group in report["groups"] if group["severity"] == "error"} == {"invalid_json"}
+    assert "whitespace_at_ends" not in {group["rule"] for group in report["groups"]}
+
+
+def test_preview_shows_what_is_learned(with_model: CommandLine, good: Path) -> None:
+    said = with_model.output("files", "preview", str(good), "--line", "2")
+    assert "line 2, chat:" in said
+    assert [line for line in said.splitlines() if line.startswith("trained\t")] == ['trained\t"green<|im_end|>"']
+    shown = json.loads(with_model.output("files", "preview", str(good), "--line", "2", "--json"))
+    assert shown["digest"] in said
+
+
+def test_mend_writes_a_new_path_and_says_what_it_did(offline: CommandLine, bad: Path) -> None:
+    before = bad.read_bytes()
+    said = offline.output("files", "mend", str(bad), "--fix", "strip", "drop_rows", "deduplicate")
+    out = bad.with_name("bad.mended.jsonl")
+    assert "33 rows: 1 changed, 2 dropped, 31 left" in said
+    assert '- "Who pays? "' in said
+    assert '+ "Who pays?"' in said
+    assert out.read_bytes().splitlines()[:30] == before.splitlines()[:30]
+    assert len(out.read_bytes().splitlines()) == 31
+    assert bad.read_bytes() == before
+    again = offline.run("files", "mend", str(bad), "--fix", "strip")
+    assert (again.returncode, again.stdout) == (1, "")
+    assert "bad.mended.jsonl is there already" in again.stderr
+    same = offline.output("files", "mend", str(out), "--fix", "strip", "-o", str(out.with_name("same.jsonl")))
+    assert "the same as before" in same
+    assert out.with_name("same.jsonl").read_bytes() == out.read_bytes()
+
+
+def test_mend_drops_lines_and_what_rules_find(offline: CommandLine, bad: Path) -> None:
+    arguments = ["--fix", "drop_rows", "--rule", "whitespace_at_ends", "invalid_json", "--line", "2", "5", "--json"]
+    done = json.loads(offline.output("files", "mend", str(bad), *arguments))
+    assert done["summary"]["num_dropped"] == 4
+    kept = Path(done["output"]).read_bytes().splitlines()
+    lines = bad.read_bytes().splitlines()
+    assert kept == [line for number, line in enumerate(lines, start=1) if number not in (2, 5, 31, 32)]
+
+
+def test_mend_drops_what_does_not_fit_the_model(with_model: CommandLine, tmp_path: Path) -> None:
+    path = write(tmp_path / "long.jsonl", [*GOOD, chat("word " * 9000, "red")])
+    done = json.loads(with_model.output("files", "mend", str(path), "--fix", "drop_rows", "--json"))
+    assert done["summary"]["num_dropped"] == 1
+
+
+def test_split_writes_two_paths(offline: CommandLine, good: Path) -> None:
+    said = offline.output("files", "split", str(good), "--share", "0.3", "--seed", "4")
+    train, valid = good.with_name("good.train.jsonl"), good.with_name("good.valid.jsonl")
+    assert "30 rows: 21 to train on, 9 held out" in said
+    assert "red\t7\t3" in said
+    rows = train.read_bytes().splitlines() + valid.read_bytes().splitlines()
+    assert sorted(rows) == sorted(good.read_bytes().splitlines())
+    other = [str(good.with_name(name)) for name in ("a.jsonl", "b.jsonl")]
+    offline.output("files", "split", str(good), "--count", "9", "--seed", "4", "--train", other[0], "--valid", other[1])
+    assert Path(other[1]).read_bytes() == valid.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["check", "missing.jsonl"], "missing.jsonl"),
+        (["check", "{good}", "--model", "nobody"], "nobody"),
+        (["check", "{good}", "--validation", "missing.jsonl"], "missing.jsonl"),
+        (["check", "file-abc", "--depth", "tokens"], "--depth"),
+        (["preview", "{good}"], "tunesmith models pull"),
+        (["preview", "missing.jsonl"], "missing.jsonl"),
+        (["mend", "{good}", "--fix", "strip", "--line", "1"], "drop_rows"),
+        (["mend", "{good}", "--fix", "drop_rows", "--line", "99"], "line 99"),
+        (["mend", "{good}", "--fix", "drop_rows", "--rule", "nobody"], "nobody"),
+        (["mend", "{good}", "--fix", "strip", "-o", "no/such/folder.jsonl"], "no/such"),
+        (["mend", "file-abc", "--fix", "strip", "-o", "x.jsonl"], "--output"),
+        (["split", "{good}", "--share", "2"], "share is 2"),
+        (["split", "{good}", "--count", "30"], "30 rows"),
+        (["split", "{good}", "--share", "0.5", "--count", "3"], "both"),
+        (["split", "file-abc", "--train", "x.jsonl"], "--train"),
+        (["check", "file-abc"], "tunesmith serve"),
+    ],
+)
+def test_misuse_is_one_line(offline: CommandLine, good: Path, arguments: list[str], words: str) -> None:
+    done = offline.run("files", *(argument.replace("{good}", str(good)) for argument in arguments))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert words in done.stderr
+    assert [path.name for path in good.parent.iterdir() if path.name != "home"] == ["good.jsonl"]
+
+
+def test_an_unknown_fix_is_refused_with_the_known_ones(offline: CommandLine, good: Path) -> None:
+    done = offline.run("files", "mend", str(good), "--fix", "polish")
+    assert done.returncode == 2
+    assert "normalise" in done.stderr
+
+
+def test_with_ids_the_server_does_it(online: CommandLine, bad: Path) -> None:
+    file_id = json.loads(online.output("files", "upload", str(bad), "--json"))["id"]
+    done = online.run("files", "check", file_id)
+    assert done.returncode == 1
+    assert "bad.jsonl: 33 chat rows" in done.stdout
+    assert "trained\t" in online.output("files", "preview", file_id, "--line", "32")
+    assert "31 left" in online.output("files", "mend", file_id, "--fix", "strip", "drop_rows", "deduplicate")
+
+    (made,) = json.loads(online.output("files", "show", file_id, "--json"))["children"]
+    shown = online.output("files", "show", made)
+    assert f"made from  {file_id}" in shown
+    assert "made by    mend (fixes strip, drop_rows, deduplicate; " in shown
+    assert made in online.output("files", "show", file_id)
+    assert online.run("files", "check", made).returncode == 0
+
+    said = online.output("files", "split", made, "--count", "6")
+    valid = next(line for line in said.splitlines() if line.startswith("valid")).split()[-1]
+    assert len(online.output("files", "content", valid).splitlines()) == 6
+    assert "side valid" in online.output("files", "show", valid)
