@@ -83,12 +83,11 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
 
     Kinds: email, phone, card, iban, ssn, secret. A masked text has none left: masking it again changes nothing.
     """
-    spans = find_personal(text)
     counts: dict[str, int] = {}
-    for span in spans:
-        counts[span.kind] = counts.get(span.kind, 0) + 1
-    for span in reversed(spans):
-        text = f"{text[: span.start]}[{span.kind.upper()}]{text[span.end :]}"
+    while spans := find_personal(text):  # again, since a mask may take away the word that excused a number
+        for span in reversed(spans):
+            counts[span.kind] = counts.get(span.kind, 0) + 1
+            text = f"{text[: span.start]}[{span.kind.upper()}]{text[span.end :]}"
     return text, counts
 
 
