@@ -348,6 +348,33 @@ def test_a_deleted_file_leaves_no_report(api: TestClient, settings: Settings) ->
     assert list(reports.iterdir()) == []
 
 
+def test_a_file_deleted_during_its_check_leaves_nothing(api: TestClient, settings: Settings) -> None:
+    file_id = post(api, good_rows(3000))
+    assert api.get(f"/api/files/{file_id}/report").status_code == 202
+    api.delete(f"/v1/files/{file_id}")
+    assert api.get(f"/api/files/{file_id}/report").status_code == 404
+    again = post(api, good_rows(3000))
+    assert when_done(lambda: api.get(f"/api/files/{again}/report")).json()["num_rows"] == 3000
+    api.delete(f"/v1/files/{again}")
+    assert list((settings.home / "cache" / "reports").iterdir()) == []
+
+
+def test_a_store_elsewhere_is_read_through_a_copy(
+    api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As S3 does, the store has no path to give."""
+    monkeypatch.setattr(api.app.state.services.blobs, "path", lambda key: None)
+    file_id = post(api, ROWS)
+    assert len(api.get(f"/api/files/{file_id}/rows").json()["data"]) == 35
+    made = api.post(f"/api/files/{file_id}/mend", json={"fixes": ["strip"]}).json()["file"]["id"]
+    assert len(api.get(f"/api/files/{made}/rows").json()["data"]) == 35
+    copies = settings.home / "cache" / "files"
+    assert len(list(copies.iterdir())) == 2
+    for each in (file_id, made):
+        api.delete(f"/v1/files/{each}")
+    assert list(copies.iterdir()) == []
+
+
 def test_a_check_that_dies_is_told_and_begun_again_on_request(
     api: TestClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -91,5 +91,5 @@ def _forget_deleted_files(services: Services) -> None:
     """What was derived from files that have expired since, or were deleted by another server."""
     with services.database.reading() as session:
         known = FileRepo(session).list_digests()
-    services.reports.forget_all_but(known)
+    services.reports.tidy(known)
     services.data_files.forget_copies(known)

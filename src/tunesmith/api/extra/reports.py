@@ -119,11 +119,12 @@ class Reports:
         """Delete all that was derived from a content, now or when its check ends."""
         with self._lock:
             self._forgotten.add(sha256)
+            KeptFindings.of.cache_clear()
             shutil.rmtree(self.folder_of(sha256), ignore_errors=True)
 
-    def forget_all_but(self, known: set[str]) -> None:
-        """Forget every content that is not among these digests."""
-        for folder in self._dir.glob("*"):
+    def tidy(self, known: set[str]) -> None:
+        """At the start: delete what belongs to none of these digests, and what a killed server left half-made."""
+        for folder in [*self._dir.glob("*/.making-*"), *self._dir.glob("*")]:
             if folder.name not in known:
                 shutil.rmtree(folder, ignore_errors=True)
 
@@ -172,7 +173,8 @@ class Reports:
         if not isinstance(error, TunesmithError):
             error = TunesmithError(f"The file could not be checked: {error}.", mend="Ask again with refresh=true.")
         with self._lock:
-            self._failed[place] = error
+            if place[0] not in self._forgotten:
+                self._failed[place] = error
 
     def _folder(self, sha256: str, key: str) -> Path:
         """A report without the embedding model is not the one that is asked for once the model is there."""
