@@ -25,7 +25,8 @@ def test_a_job_succeeds_with_the_events_in_their_order(world: World) -> None:
     ]
     assert messages[3] == "Files validated, moving job to queued state"
     assert messages[4].startswith("Plan: 25 steps; 5 epochs (20 rows are few")
-    assert messages[5:7] == ["Fine-tuning job started", "Loading the model"]
+    assert messages[5].startswith("Quote: 820 tokens x 5 epochs = 4,100 trained tokens, 0.0041 USD; ")
+    assert messages[6:8] == ["Fine-tuning job started", "Loading the model"]
     steps = [message for message in messages if message.startswith("Step ")]
     assert len(steps) == 25
     assert steps[0] == "Step 1/25: training loss=1.00"
