@@ -25,7 +25,7 @@ from tunesmith.data.split import num_held_out_rows
 from tunesmith.data.split_plan import plan_split
 
 DEFAULT_SHARE = 0.2
-MAX_COMPARED_CHARS = 256 * 2**20
+MAX_COMPARED_CHARS = 128 * 2**20
 """Beyond this many characters of prompts only equal ones are kept together, or memory would not suffice."""
 
 AlikeBy = Literal["prompt", "row", "equal_prompt"]
