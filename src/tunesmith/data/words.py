@@ -281,6 +281,8 @@ _BYTE_LETTERS = _byte_letters()
 
 
 def _byte_level(word: str) -> str:
+    if word.isascii() and word.isprintable():
+        return word.replace(" ", _BYTE_LETTERS[32])
     return "".join(map(_BYTE_LETTERS.__getitem__, word.encode()))
 
 
