@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import opened, settings_in
 from httpx import Response
+from open_api import opened, settings_in
 from starlette.testclient import TestClient
 
 from tunesmith.core.settings import Settings

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine
-from conftest import CACHE
 
 from tunesmith.catalog.fetch import install_base_model
 from tunesmith.catalog.models import embedded_model
 from tunesmith.core.settings import Settings
 
+CACHE = Path(__file__).parents[2] / ".cache" / "tunesmith"
 COLOURS = ("red", "green", "blue")
 
 
