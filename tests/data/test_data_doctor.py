@@ -11,14 +11,16 @@ import pytest
 
 import tunesmith.data
 from tunesmith.catalog.embedding import is_embedding_installed
-from tunesmith.core.errors import NotFound
+from tunesmith.core.errors import DataError, NotFound
 from tunesmith.core.settings import Settings
 from tunesmith.data.doctor import check
 from tunesmith.data.findings import Finding
 from tunesmith.data.report import DatasetReport
 from tunesmith.data.rules import RULES
 from tunesmith.data.sets.sample import EvenSample
+from tunesmith.data.token_cache import TokenCache
 from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.training_file import check_training_file
 from tunesmith.serving.engines.embedding import Embedder
 
 ROOT = Path(__file__).parents[2]
@@ -298,3 +300,26 @@ def test_relevance_is_not_judged_without_words(examine: Check, embedder: Embedde
         [chat(row["messages"][1]["content"], str(n)) for n, row in enumerate(good_rows(60))], embed=embedder.embed
     )
     assert "unrelated_answer" in {skipped.rule for skipped in report.skipped}
+
+
+def test_what_was_counted_is_kept_for_the_job(tmp_path: Path, tools_tokenizer: RowTokenizer) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in good_rows(12)), encoding="utf-8")
+    cache = TokenCache(tmp_path / "home")
+    report = check(path, tokenizer=tools_tokenizer, limit_tokens=2000, cache=cache)
+    kept = cache.find(report.sha256, tools_tokenizer.identity, 2000)
+    facts = check_training_file(path, tokenizer=tools_tokenizer, max_row_tokens=2000)
+    assert kept == facts.table
+    assert report.tokens is not None
+    assert kept is not None
+    assert report.tokens.digest == kept.digest()
+
+
+def test_a_bad_row_stays_bad_when_its_counts_were_kept(tmp_path: Path, tools_tokenizer: RowTokenizer) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in [*good_rows(12), {"messages": []}]), encoding="utf-8")
+    cache = TokenCache(tmp_path / "home")
+    check(path, tokenizer=tools_tokenizer, limit_tokens=2000, cache=cache)
+    with pytest.raises(DataError) as error:
+        check_training_file(path, tokenizer=tools_tokenizer, max_row_tokens=2000, cache=cache)
+    assert error.value.line == 13

@@ -34,6 +34,7 @@ from tunesmith.data.sets.relevance import Embed, Relevance
 from tunesmith.data.sets.repeats import Repeats
 from tunesmith.data.sets.rule import SetRule
 from tunesmith.data.sets.sizes import Lengths, SystemPrompts, size_findings
+from tunesmith.data.token_cache import TokenCache
 from tunesmith.data.token_stats import token_stats
 from tunesmith.data.token_table import TableBuilder
 from tunesmith.data.tokens import Completions, RowTokenizer
@@ -55,6 +56,7 @@ def check(
     sink: Sink | None = None,
     progress: Progress | None = None,
     settings: Settings | None = None,
+    cache: TokenCache | None = None,
 ) -> DatasetReport:
     """Check every row of a training file.
 
@@ -62,7 +64,8 @@ def check(
     is taken where it is installed. A ``tokenizer`` may be given instead, with ``limit_tokens``, the longest row that is
     allowed. ``kind`` is decided by the first rows unless given. ``validation`` is a file that must not share prompts
     with this one. ``embed`` gives vectors of texts; without it answers are not compared with their prompts. Every
-    finding goes to ``sink``; ``progress`` is told the bytes read.
+    finding goes to ``sink``; ``progress`` is told the bytes read. A ``cache`` keeps the token counts for the estimate or
+    the job that comes next.
 
     Raises NotFound for a model that is not installed, OSError for a file that cannot be read. Bad rows are findings.
     """
@@ -74,7 +77,10 @@ def check(
     for batch in scan(path, kind=kind, progress=progress):
         visit.see(batch)
     visit.conclude(None if validation is None else Path(validation))
-    return visit.report(path)
+    report = visit.report(path)
+    if counter is not None and cache is not None:
+        cache.keep(counter.builder.table(), report.sha256, counter.tokenizer.identity, counter.limit)
+    return report
 
 
 class _Counter(msgspec.Struct):

@@ -22,6 +22,7 @@ from tunesmith.data.mend import mend, token_errors
 from tunesmith.data.read import Progress
 from tunesmith.data.rule import FixName
 from tunesmith.data.split_file import split_file
+from tunesmith.data.token_cache import TokenCache
 from tunesmith.data.tokens import RowTokenizer
 from tunesmith.serving.engines.child import die_with
 from tunesmith.serving.engines.embedding import Embedder
@@ -164,6 +165,7 @@ def _check(task: CheckTask, progress: Progress) -> bytes:
             sink=findings.add,
             progress=progress,
             settings=settings,
+            cache=TokenCache(settings.home),
         )
     named = msgspec.structs.replace(report, filename=task.filename)
     (out / REPORT_FILE).write_bytes(msgspec.json.encode(named))

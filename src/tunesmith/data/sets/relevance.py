@@ -19,6 +19,8 @@ from tunesmith.data.sets.sample import EvenSample
 Embed = Callable[[list[str]], NDArray[np.float32]]
 """Texts to (number of texts, dimensions), rows of length 1."""
 
+NO_EMBEDDER = "No embedding model is at hand; fetch it with: tunesmith models pull all-minilm-l6-v2."
+
 _RULE = "unrelated_answer"
 _LIMIT = 500
 """A sample of 500 takes about ten seconds on a small machine."""
@@ -37,7 +39,7 @@ class Relevance:
     def __init__(self, embed: Embed | None):
         self._embed = embed
         self._pairs: EvenSample[tuple[int, str, str]] = EvenSample(_LIMIT)
-        self._reason: str | None = None if embed else "No embedding model is at hand."
+        self._reason: str | None = None if embed else NO_EMBEDDER
 
     def add(self, row: RowView) -> None:
         if self._embed is None or row.is_call:
