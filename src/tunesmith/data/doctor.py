@@ -64,8 +64,8 @@ def check(
     is taken where it is installed. A ``tokenizer`` may be given instead, with ``limit_tokens``, the longest row that is
     allowed. ``kind`` is decided by the first rows unless given. ``validation`` is a file that must not share prompts
     with this one. ``embed`` gives vectors of texts; without it answers are not compared with their prompts. Every
-    finding goes to ``sink``; ``progress`` is told the bytes read. A ``cache`` keeps the token counts for the estimate or
-    the job that comes next.
+    finding goes to ``sink``; ``progress`` is told the bytes read. A ``cache`` keeps the token counts for the estimate
+    or the job that comes next.
 
     Raises NotFound for a model that is not installed, OSError for a file that cannot be read. Bad rows are findings.
     """
