@@ -124,7 +124,7 @@ class Generation(ResponseBody):
     num_complete: int
     num_planned: int
     progress: float
-    """Share of the planned candidates that are made."""
+    """Share of the planned candidates that are made; a resumed run plans its first rounds again, which are done."""
     eta_s: float | None
     teacher_model: str
     teacher_url: str | None
@@ -149,7 +149,7 @@ class Generation(ResponseBody):
             rows=request.rows,
             num_complete=view.num_complete,
             num_planned=view.num_planned,
-            progress=round(view.num_complete / max(1, view.num_planned), 4),
+            progress=round(min(1.0, view.num_complete / max(1, view.num_planned)), 4),
             eta_s=None if view.eta_s is None else round(view.eta_s, 1),
             teacher_model=request.teacher_model,
             teacher_url=request.teacher_url,

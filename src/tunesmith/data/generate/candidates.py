@@ -25,9 +25,9 @@ class Drop(msgspec.Struct, frozen=True, kw_only=True):
     what: str
 
 
-def complete_candidates(state: State) -> Iterator[Candidate]:
-    """In the order of their slots."""
-    for slot in sorted(state.answers):
+def complete_candidates(state: State, limit: int) -> Iterator[Candidate]:
+    """Those of the first ``limit`` slots, in order."""
+    for slot in sorted(slot for slot in state.answers if slot < limit):
         prompt, answer = state.prompts[slot], state.answers[slot]
         yield Candidate(
             slot=slot,

@@ -44,10 +44,12 @@ class Filtered(msgspec.Struct, frozen=True, kw_only=True):
 Check = Callable[[Sequence[Candidate], Sequence[SeedExample]], Iterable[Drop]]
 
 
-def filter_candidates(state: State, seeds: Sequence[SeedExample], system: str, doctor: Doctor) -> Filtered:
-    """Judge every complete candidate. The same answers give the same rows, in whatever order they came."""
-    drops = [Drop(slot=slot, rule=refusal.rule, what=refusal.what) for slot, refusal in state.refused.items()]
-    kept = list(complete_candidates(state))
+def filter_candidates(state: State, limit: int, seeds: Sequence[SeedExample], system: str, doctor: Doctor) -> Filtered:
+    """Judge every complete candidate of the first ``limit`` slots: a resumed run has answers of later ones, and must
+    judge each round as it was judged. The same answers give the same rows, in whatever order they came."""
+    refused = ((slot, refusal) for slot, refusal in state.refused.items() if slot < limit)
+    drops = [Drop(slot=slot, rule=refusal.rule, what=refusal.what) for slot, refusal in refused]
+    kept = list(complete_candidates(state, limit))
     for check in CHECKS:
         found = list(check(kept, seeds))
         kept, drops = _without(kept, found), drops + found

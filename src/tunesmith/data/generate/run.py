@@ -132,15 +132,15 @@ class GenerationRun:
             stopped_by = await self._ask_all(teacher, slots.first(limit))
             if self._stop_status is not None:
                 return Ended(at=time.time(), status=self._stop_status)
-            filtered = await asyncio.to_thread(self._filter)
+            filtered = await asyncio.to_thread(self._filter, limit)
             if len(filtered.kept) >= self._request.rows:
                 stopped_by = "rows"
             elif limit == self._request.max_candidates:
                 stopped_by = stopped_by or "candidates"
         return await asyncio.to_thread(self._finish, filtered, stopped_by)
 
-    def _filter(self) -> Filtered:
-        return filter_candidates(self.state, self._sources.seeds, self._system, self._doctor)
+    def _filter(self, limit: int) -> Filtered:
+        return filter_candidates(self.state, limit, self._sources.seeds, self._system, self._doctor)
 
     def _next_limit(self, limit: int, num_kept: int) -> int:
         if limit == 0:
