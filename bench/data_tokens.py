@@ -56,7 +56,11 @@ class Words:
 
     def __init__(self, tokenizer: Tokenizer, seed: int):
         self._rng = random.Random(seed)
-        real = sorted(word[1:] for word in tokenizer.get_vocab() if word.startswith("Ġ") and word[1:].isalpha())
+        real = sorted(
+            word[1:]
+            for word in tokenizer.get_vocab()
+            if word.startswith("Ġ") and word[1:].isascii() and word[1:].isalpha()
+        )
         self._rng.shuffle(real)
         letters = "etaoinshrdlucmfwypvbgkqjxz"
         made = ["".join(self._rng.choices(letters, k=self._rng.randint(3, 11))) for _ in range(NUM_WORDS - len(real))]
@@ -65,7 +69,7 @@ class Words:
 
     def text(self, num_words: int) -> str:
         words = self._rng.choices(self._words, cum_weights=self._weights, k=num_words)
-        return " ".join(map(self._dress, words)).strip() or "."
+        return " ".join(map(self._dress, words)).replace("\n ", "\n").strip() or "."
 
     def _dress(self, word: str) -> str:
         chance = self._rng.random()

@@ -16,7 +16,7 @@ import msgspec
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats import ChatRow, Message
-from tunesmith.data.words import TextEncoder
+from tunesmith.data.words import Ids, TextEncoder
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -74,7 +74,7 @@ class _Piece(msgspec.Struct, frozen=True):
 class _Plan(msgspec.Struct, frozen=True):
     steps: list[_Piece | Tokens]
 
-    def fill(self, contents: Sequence[str], encode: Callable[[str], list[int] | None]) -> Tokens | None:
+    def fill(self, contents: Sequence[str], encode: Callable[[str], Ids | None]) -> Tokens | None:
         """The row's tokens; None when a content brings a special token with it."""
         token_ids: list[int] = []
         is_trained: list[bool] = []

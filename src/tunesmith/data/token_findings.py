@@ -43,12 +43,17 @@ def token_findings(
         findings.append(Finding(rule="zero_supervised_tokens", what=what, line=line))
     if any(_has_double_bos(packed, tokenizer) for packed in sequences):
         findings.append(Finding(rule="double_bos", what="Two starts of a text stand side by side.", line=line))
-    for path, text in _texts(row):
+    findings += _special_findings(row, line, tokenizer)
+    return findings
+
+
+def _special_findings(row: Row, line: int, tokenizer: RowTokenizer) -> Iterator[Finding]:
+    for part, key, text in _texts(row):
         token = tokenizer.find_special(text)
         if token is not None:
+            path = f"{part}.{key}" if isinstance(key, str) else f"{part}[{key}].content"
             what = f"The text holds {token}, which the model reads as a special token."
-            findings.append(Finding(rule="template_tokens_in_content", what=what, line=line, json_path=path))
-    return findings
+            yield Finding(rule="template_tokens_in_content", what=what, line=line, json_path=path)
 
 
 def _over_context(packed: PackedSequence, line: int, limit: int) -> Finding:
@@ -87,20 +92,18 @@ def _has_double_bos(packed: PackedSequence, tokenizer: RowTokenizer) -> bool:
     return place >= 0
 
 
-def _texts(row: Row) -> Iterator[tuple[str, str]]:
+def _texts(row: Row) -> list[tuple[str, str | int, str]]:
+    """(place in the row, key or index there, text): paths are written only for what is found."""
     match row:
-        case CompletionRow():
-            yield "$.prompt", row.prompt
-            yield "$.completion", row.completion
-        case PreferenceRow():
-            yield from _message_texts("$.input.messages", row.input.messages)
-            yield from _message_texts("$.preferred_output", row.preferred_output)
-            yield from _message_texts("$.non_preferred_output", row.non_preferred_output)
         case ChatRow() | ReinforcementRow():
-            yield from _message_texts("$.messages", row.messages)
+            return _message_texts("$.messages", row.messages)
+        case PreferenceRow():
+            outputs = _message_texts("$.preferred_output", row.preferred_output)
+            outputs += _message_texts("$.non_preferred_output", row.non_preferred_output)
+            return _message_texts("$.input.messages", row.input.messages) + outputs
+        case CompletionRow():
+            return [("$", "prompt", row.prompt), ("$", "completion", row.completion)]
 
 
-def _message_texts(path: str, messages: list[Message]) -> Iterator[tuple[str, str]]:
-    for index, message in enumerate(messages):
-        if message.content:
-            yield f"{path}[{index}].content", message.text()
+def _message_texts(path: str, messages: list[Message]) -> list[tuple[str, str | int, str]]:
+    return [(path, index, message.text()) for index, message in enumerate(messages)]

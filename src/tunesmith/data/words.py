@@ -23,7 +23,18 @@ _GPT2 = _CONTRACTIONS + r"| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 """The expression inside Hugging Face's ByteLevel pre-tokeniser."""
 _GPT2_LONE_DIGITS = r"\p{N}|" + _CONTRACTIONS + r"| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 """The same after Digits: each digit stands alone, and what follows a cut at a digit is not seen."""
+_LLAMA_3 = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|"
+    r"\s+(?!\S)|\s+"
+)
+_QWEN_2 = _LLAMA_3.replace("{1,3}", "")
+_CUTS_BEFORE_A_SPACE = frozenset((_GPT2, _GPT2_LONE_DIGITS, _LLAMA_3, _QWEN_2))
+"""Expressions that always cut before a space between two characters that are none, and look no further there: no word
+of theirs has a space within, and none looks back."""
 _ASCII_CLASSES = {"L": "a-zA-Z", "N": "0-9", "Lu": "A-Z", "Ll": "a-z", "M": "", "Lt": "", "Lm": "", "Lo": ""}
+
+Ids = tuple[int, ...]
+"""What caches hold: the garbage collector does not look through tuples of numbers."""
 
 _MAX_WORD_CHARS = 64
 _MAX_WORDS = 200_000
@@ -60,7 +71,7 @@ class TextEncoder:
         config = msgspec.json.decode(tokenizer.to_str())
         self._added_ids: dict[str, int] = {token["content"]: token["id"] for token in config["added_tokens"]}
         self._split = _splitter(config["added_tokens"])
-        self._words: Callable[[str], list[int] | None] | None = _word_encoder(tokenizer, config)
+        self._words: Callable[[str], Ids | None] | None = _word_encoder(tokenizer, config)
         self._forget()
         if not self.prove(_split_probes(self._added_ids)):
             self._split = None
@@ -81,13 +92,13 @@ class TextEncoder:
                 ids += self._encode_piece(piece) if known is None else known
         return ids
 
-    def encode_plain(self, text: str) -> list[int] | None:
+    def encode_plain(self, text: str) -> Ids | None:
         """Token ids of text that holds no added token; None when it does. Only where ``can_split``."""
         known = self._pieces.get(text)
         if known is not None:
             return None if text in self._added_ids else known
         if not text:
-            return []
+            return ()
         assert self._split is not None
         return None if self._split.search(text) else self._encode_piece(text)
 
@@ -125,10 +136,10 @@ class TextEncoder:
             return self.prove(texts)
         return agrees
 
-    def _encode_piece(self, piece: str) -> list[int]:
+    def _encode_piece(self, piece: str) -> Ids:
         ids = None if self._words is None else self._words(piece)
         if ids is None:
-            ids = self.encode_slowly(piece)
+            ids = tuple(self.encode_slowly(piece))
         if len(piece) <= _MAX_CACHED_PIECE_CHARS:
             self._num_cached_chars += len(piece)
             if self._num_cached_chars > _MAX_CACHED_CHARS:
@@ -138,7 +149,7 @@ class TextEncoder:
 
     def _forget(self) -> None:
         """What repeats comes back; what does not would only fill memory."""
-        self._pieces: dict[str, list[int]] = {content: [id] for content, id in self._added_ids.items()}
+        self._pieces: dict[str, Ids] = {content: (id,) for content, id in self._added_ids.items()}
         self._num_cached_chars = 0
 
 
@@ -156,7 +167,7 @@ def _any_of(contents: list[str]) -> "re.Pattern[str]":
     return re.compile("(" + "|".join(map(re.escape, longest_first)) + ")" if contents else "(?!)")
 
 
-def _word_encoder(tokenizer: Tokenizer, config: dict[str, Any]) -> "Callable[[str], list[int] | None] | None":
+def _word_encoder(tokenizer: Tokenizer, config: dict[str, Any]) -> "Callable[[str], Ids | None] | None":
     pattern = _word_pattern(config["pre_tokenizer"])
     normalizer = (config["normalizer"] or {}).get("type")
     model = config["model"]
@@ -195,15 +206,17 @@ def _steps(pre_tokenizer: dict[str, Any] | None) -> list[dict[str, Any]]:
     return [pre_tokenizer]
 
 
-class _WordIds(dict[str, list[int]]):
+class _WordIds(dict[str, Ids]):
     """Word -> token ids; a new word is asked of the BPE model."""
 
     def __init__(self, tokenizer: Tokenizer):
         super().__init__()
         self._tokenize = tokenizer.model.tokenize
+        self._numbers = list(range(max(tokenizer.get_vocab().values(), default=0) + 1))
 
-    def __missing__(self, word: str) -> list[int]:
-        ids = [token.id for token in self._tokenize(_byte_level(word))]
+    def __missing__(self, word: str) -> Ids:
+        # One object for each number: near one another in memory, and many times fewer.
+        ids = tuple([self._numbers[token.id] for token in self._tokenize(_byte_level(word))])
         if len(word) <= _MAX_WORD_CHARS:
             if len(self) >= _MAX_WORDS:
                 self.clear()
@@ -211,8 +224,30 @@ class _WordIds(dict[str, list[int]]):
         return ids
 
 
+class _NotAlone(Exception):
+    """A space beside another one: what stands between spaces may not be read alone."""
+
+
+class _ChunkIds(dict[str, Ids]):
+    """What stands between two spaces -> token ids of it with the space before it."""
+
+    def __init__(self, encode: Callable[[str], Ids]):
+        super().__init__()
+        self._encode = encode
+
+    def __missing__(self, chunk: str) -> Ids:
+        if not chunk or chunk[0].isspace() or chunk[-1].isspace():
+            raise _NotAlone
+        ids = self._encode(" " + chunk)
+        if len(chunk) <= _MAX_WORD_CHARS:
+            if len(self) >= _MAX_WORDS:
+                self.clear()
+            self[chunk] = ids
+        return ids
+
+
 class _WordEncoder:
-    """Cuts text without added tokens into words and joins their ids; None for text with an unproven character."""
+    """Token ids of text without added tokens, cut into words; None for text with an unproven character."""
 
     def __init__(self, tokenizer: Tokenizer, pattern: str, *, is_nfc: bool):
         ascii_pattern = re.compile(_in_ascii(pattern), re.ASCII)
@@ -223,17 +258,30 @@ class _WordEncoder:
         self._find = regex.compile(pattern).findall
         self._is_nfc = is_nfc
         self._ids = _WordIds(tokenizer)
+        self._chunks = _ChunkIds(self._encode_words) if pattern in _CUTS_BEFORE_A_SPACE else None
         self._proven: set[str] = {chr(code) for code in range(128)}
         self._refused: set[str] = set()
 
-    def __call__(self, text: str) -> list[int] | None:
-        if text.isascii():
-            words = self._find_ascii(text)
-        elif self._is_proven(text):
-            words = self._find(text)
-        else:
+    def __call__(self, text: str) -> Ids | None:
+        if not text.isascii() and not self._is_proven(text):
             return None
-        return list(chain.from_iterable(map(self._ids.__getitem__, words)))
+        if self._chunks is not None and "  " not in text:
+            try:
+                return self._encode_chunks(text, self._chunks)
+            except _NotAlone:
+                pass
+        return self._encode_words(text)
+
+    def _encode_chunks(self, text: str, chunks: _ChunkIds) -> Ids:
+        """Cut at spaces first: most of what stands between two is known, and need not be cut into words again."""
+        first, space, others = text.partition(" ")
+        if not space or not first or first[-1].isspace():
+            raise _NotAlone
+        return self._encode_words(first) + tuple(chain.from_iterable(map(chunks.__getitem__, others.split(" "))))
+
+    def _encode_words(self, text: str) -> Ids:
+        words = self._find_ascii(text) if text.isascii() else self._find(text)
+        return tuple(chain.from_iterable(map(self._ids.__getitem__, words)))
 
     def _is_proven(self, text: str) -> bool:
         if self._is_nfc and not unicodedata.is_normalized("NFC", text):
