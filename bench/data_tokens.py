@@ -133,7 +133,7 @@ def check_rows(table: TokenTable, tokenizer: RowTokenizer, chats: list[ChatRow],
     assert [int(length) + 1 for length in table.num_tokens] == list(map(len, ids)), "the rows' lengths differ"
     for number in range(0, len(chats), 100):
         (sequence,) = tokenizer.encode_row(chats[number], number)
-        assert sequence.token_ids == ids[number][:-1], "the ids of a row differ"
+        assert sequence.token_ids.tolist() == ids[number][:-1], "the ids of a row differ"
 
 
 def timed(seconds: list[float], work: Callable[[], T]) -> T:

@@ -115,7 +115,7 @@ def run_case(
 
 def labelled(sequence: TokenSequence) -> dict[str, list[int]]:
     pairs = zip(sequence.token_ids, sequence.is_trained, strict=True)
-    return {"input_ids": sequence.token_ids, "labels": [token if learn else -100 for token, learn in pairs]}
+    return {"input_ids": sequence.token_ids.tolist(), "labels": [token if learn else -100 for token, learn in pairs]}
 
 
 def start(name: str, base: Path, rows_file: Path, batch_size: int, epochs: int) -> subprocess.Popen[str]:

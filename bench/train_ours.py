@@ -24,7 +24,7 @@ def main(base_dir: str, rows_file: str, batch_size: int, mode: str, epochs: int)
     torch.set_num_threads(2)
     rows = json.loads(Path(rows_file).read_text())
     sequences = [
-        TokenSequence(line, row["input_ids"], [label != -100 for label in row["labels"]])
+        TokenSequence.of(line, row["input_ids"], [label != -100 for label in row["labels"]])
         for line, row in enumerate(rows, start=1)
     ]
     spec = bench_spec(base_dir, len(rows), batch_size, epochs)

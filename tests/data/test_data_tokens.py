@@ -92,11 +92,11 @@ def test_the_context_of_an_answer_is_the_servers_prompt(
         return
     (sequence,) = tokenizer.encode_row(chat, 1)
     prompt = tokenizer.encode_prompt(chat.template_messages()[:1])
-    assert sequence.token_ids[: len(prompt)] == prompt
+    assert sequence.token_ids[: len(prompt)].tolist() == prompt
     assert not any(sequence.is_trained[: len(prompt)])
     last = max(i for i, message in enumerate(messages) if message.is_trained())
     whole = tokenizer.template.render(chat.template_messages()[: last + 1], None, add_generation_prompt=False)
-    assert sequence.token_ids == tokenizer.encode(whole)[: len(sequence.token_ids)]
+    assert sequence.token_ids.tolist() == tokenizer.encode(whole)[: len(sequence.token_ids)]
 
 
 @given(st.text(max_size=60), st.sampled_from(["", "<|im_end|>", "<|im_start|>user\n"]), st.text(max_size=60))
@@ -118,7 +118,7 @@ def test_a_template_that_rewrites_earlier_turns_gives_a_sequence_for_each_answer
     assert learned_text(tokenizer, tiny_folder, chat) == ["why</think>one<|im_end|>", "so</think>two<|im_end|>"]
     for sequence, before in zip(sequences, (1, 3), strict=True):
         prompt = tokenizer.encode_prompt(chat.template_messages()[:before])
-        assert sequence.token_ids[: len(prompt)] == prompt
+        assert sequence.token_ids[: len(prompt)].tolist() == prompt
 
 
 def test_a_template_without_an_end_of_turn_is_refused(tiny_folder: Path) -> None:

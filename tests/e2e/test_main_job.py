@@ -115,7 +115,7 @@ def greedy_answer(
     end = tokenizer.encode("<|im_end|>")[0]
     while len(answer) < MAX_TOKENS:
         ids = [*prompt, *answer]
-        batch = pack([TokenSequence(1, [*ids, end], [False] * len(ids) + [True])])
+        batch = pack([TokenSequence.of(1, [*ids, end], [False] * len(ids) + [True])])
         logits = trained.hidden(batch)[-1] @ trained.head_weight.T
         top = logits.topk(2)
         is_clear.append(bool(top.values[0] - top.values[1] > CLEAR_NATS))

@@ -81,7 +81,7 @@ def gradients(
 def padded_huggingface(base: Path, dtype: torch.dtype, adapter: Path, sequences: list[TokenSequence]):
     model = PeftModel.from_pretrained(load(base, dtype, "sdpa"), adapter, is_trainable=True)
     width = max(len(s.token_ids) for s in sequences)
-    ids = torch.tensor([s.token_ids + [0] * (width - len(s.token_ids)) for s in sequences])
+    ids = torch.tensor([[*s.token_ids] + [0] * (width - len(s.token_ids)) for s in sequences])
     mask = torch.tensor([[1] * len(s.token_ids) + [0] * (width - len(s.token_ids)) for s in sequences])
     labels = torch.tensor(
         [

@@ -16,7 +16,7 @@ some_rows = st.lists(st.lists(st.integers(0, 2), min_size=2, max_size=9), min_si
 
 
 def sequences(rows: Rows) -> list[TokenSequence]:
-    return [TokenSequence(n, ids, [False] + [True] * (len(ids) - 1)) for n, ids in enumerate(rows, start=1)]
+    return [TokenSequence.of(n, ids, [False] + [True] * (len(ids) - 1)) for n, ids in enumerate(rows, start=1)]
 
 
 @given(some_rows)

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-from tunesmith.data.digest import TOKEN_BYTES, PackedSequence
+from tunesmith.data.tokens import TokenSequence
+from tunesmith.data.words import TOKEN_BYTES
 
 
 class PrefixCounter:
@@ -15,9 +16,9 @@ class PrefixCounter:
         self._inputs: list[bytes] = []
         self._num_counted = 0
 
-    def add(self, sequences: Sequence[PackedSequence]) -> None:
+    def add(self, sequences: Sequence[TokenSequence]) -> None:
         """One row. The last token of a sequence predicts nothing and is no input."""
-        self._inputs += [packed.ids[:-TOKEN_BYTES] for packed in sequences]
+        self._inputs += [sequence.token_ids.tobytes()[:-TOKEN_BYTES] for sequence in sequences]
         self._num_rows += 1
         if self._num_rows == self._batch_rows:
             self._num_counted += _num_shared(self._inputs)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import msgspec
 
 from tunesmith.core.errors import NotFound
-from tunesmith.data.digest import pack, row_digest
+from tunesmith.data.digest import row_digest
 from tunesmith.data.formats import CompletionRow, Kind, Row, conversations, decode_any, kind_of
 from tunesmith.data.read import read_lines
 from tunesmith.data.scan import detect_kind
@@ -62,15 +62,14 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
 def preview(row: Row, tokenizer: RowTokenizer, line: int) -> Preview:
     """Raises DataError when the chat template refuses the row."""
     sequences = tokenizer.encode_row(row, line)
-    packed = [pack(sequence) for sequence in sequences]
     return Preview(
         line=line,
         kind=kind_of(row),
         conversations=_conversations(row, tokenizer),
         sequences=[_sequence(sequence, tokenizer) for sequence in sequences],
-        num_tokens=sum(sequence.num_tokens for sequence in packed),
-        num_supervised_tokens=sum(sequence.num_supervised_tokens for sequence in packed),
-        digest=row_digest(packed).hex(),
+        num_tokens=sum(len(sequence.token_ids) for sequence in sequences),
+        num_supervised_tokens=sum(sequence.num_supervised_tokens for sequence in sequences),
+        digest=row_digest(sequences).hex(),
     )
 
 
@@ -89,7 +88,7 @@ def _sequence(sequence: TokenSequence, tokenizer: RowTokenizer) -> PreviewSequen
         num_tokens=len(sequence.token_ids),
         num_supervised_tokens=sequence.num_supervised_tokens,
         tokens=[
-            _token(id, text, learn, id in tokenizer.special_ids)
+            _token(id, text, bool(learn), id in tokenizer.special_ids)
             for id, text, learn in zip(shown, texts, sequence.is_trained, strict=False)
         ],
     )

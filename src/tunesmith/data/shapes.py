@@ -16,7 +16,7 @@ import msgspec
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats import ChatRow, Message
-from tunesmith.data.words import Ids, TextEncoder
+from tunesmith.data.words import TOKEN_BYTES, Packed, TextEncoder
 
 
 class Turn(msgspec.Struct, frozen=True):
@@ -27,8 +27,8 @@ class Turn(msgspec.Struct, frozen=True):
     is_trained: bool
 
 
-Tokens = tuple[list[int], list[bool]]
-"""Ids, and which of them are learned."""
+Tokens = tuple[Packed, bytes]
+"""Ids, and for each a byte that is 1 where it is learned."""
 
 _MAX_SHAPES = 1_000
 _MAX_SHAPE_MESSAGES = 256
@@ -50,6 +50,8 @@ _NASTY_CONTENTS = (
     "0",
     " ",
 )
+MARKS = (b"\0", b"\1")
+"""Of a token that is only read, and of one that is learned."""
 
 
 class LookedAt(Exception):
@@ -74,21 +76,21 @@ class _Piece(msgspec.Struct, frozen=True):
 class _Plan(msgspec.Struct, frozen=True):
     steps: list[_Piece | Tokens]
 
-    def fill(self, contents: Sequence[str], encode: Callable[[str], Ids | None]) -> Tokens | None:
+    def fill(self, contents: Sequence[str], encode: Callable[[str], Packed | None]) -> Tokens | None:
         """The row's tokens; None when a content brings a special token with it."""
-        token_ids: list[int] = []
-        is_trained: list[bool] = []
+        token_ids: list[Packed] = []
+        marks: list[bytes] = []
         for step in self.steps:
             if isinstance(step, tuple):
-                token_ids += step[0]
-                is_trained += step[1]
-                continue
-            ids = encode(step.text(contents))
-            if ids is None:
-                return None
-            token_ids += ids
-            is_trained += [step.is_trained] * len(ids)
-        return token_ids, is_trained
+                ids, mark = step
+            else:
+                known = encode(step.text(contents))
+                if known is None:
+                    return None
+                ids, mark = known, MARKS[step.is_trained] * (len(known) // TOKEN_BYTES)
+            token_ids.append(ids)
+            marks.append(mark)
+        return b"".join(token_ids), b"".join(marks)
 
 
 class Shapes:
@@ -152,7 +154,7 @@ class Shapes:
             pairs = zip(others[::2], others[1::2], strict=True)
             return _Piece(first, [(int(index), literal) for index, literal in pairs], is_trained)
         ids = self._encoder.encode(piece)
-        return ids, [is_trained] * len(ids)
+        return ids, MARKS[is_trained] * (len(ids) // TOKEN_BYTES)
 
     def _is_right(self, plan: _Plan, row: ChatRow, contents: list[str]) -> bool:
         """Whether the plan gives what the template gives; saying that it cannot be filled is right too."""
@@ -165,7 +167,7 @@ class Shapes:
 
 def _without_tail(steps: list[_Piece | Tokens]) -> list[_Piece | Tokens]:
     """Without what follows the last learned token: nothing that is learned can see it."""
-    last = max(n for n, step in enumerate(steps) if (any(step[1]) if isinstance(step, tuple) else step.is_trained))
+    last = max(n for n, step in enumerate(steps) if (1 in step[1] if isinstance(step, tuple) else step.is_trained))
     return steps[: last + 1]
 
 

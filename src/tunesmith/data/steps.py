@@ -4,6 +4,7 @@ Both are functions of the step's number, the seed and the rows, so a run can sto
 """
 
 import math
+from array import array
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
@@ -54,7 +55,7 @@ def num_distinct_tokens(piece: Sequence[TokenSequence]) -> int:
     return sum(map(len, inputs)) - saved
 
 
-def common_length(token_ids: list[int], inputs: list[int], start: int) -> int:
+def common_length(token_ids: "array[int]", inputs: "array[int]", start: int) -> int:
     """How many of ``token_ids`` stand in ``inputs`` from ``start`` on, up to the first difference."""
     limit = min(len(token_ids), len(inputs) - start)
     if token_ids[:limit] == inputs[start : start + limit]:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.digest import TOKEN_BYTES, PackedSequence
 from tunesmith.data.findings import Finding
 from tunesmith.data.formats import (
     ChatRow,
@@ -13,7 +12,8 @@ from tunesmith.data.formats import (
     ReinforcementRow,
     Row,
 )
-from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.tokens import RowTokenizer, TokenSequence
+from tunesmith.data.words import TOKEN_BYTES, pack
 
 MAX_TOKEN_BYTES = 64
 """No row of text has tokens this long on average: a longer row is not given to the tokeniser's memory."""
@@ -34,14 +34,14 @@ def oversized_finding(num_bytes: int, limit: int, line: int) -> Finding | None:
 
 
 def token_findings(
-    row: Row, sequences: list[PackedSequence], line: int, *, limit: int, tokenizer: RowTokenizer
+    row: Row, sequences: list[TokenSequence], line: int, *, limit: int, tokenizer: RowTokenizer
 ) -> list[Finding]:
     """All that the token rules say about a row that could be tokenised. ``limit`` is in tokens."""
-    findings = [_over_context(packed, line, limit) for packed in sequences if packed.num_tokens > limit]
-    if not isinstance(row, ReinforcementRow) and not all(_learns(packed, tokenizer) for packed in sequences):
+    findings = [_over_context(sequence, line, limit) for sequence in sequences if len(sequence.token_ids) > limit]
+    if not isinstance(row, ReinforcementRow) and not all(_learns(sequence, tokenizer) for sequence in sequences):
         what = "Of an answer only the end of its turn is learned: the template or the tokenizer drops its text."
         findings.append(Finding(rule="zero_supervised_tokens", what=what, line=line))
-    if any(_has_double_bos(packed, tokenizer) for packed in sequences):
+    if any(_has_double_bos(sequence, tokenizer) for sequence in sequences):
         findings.append(Finding(rule="double_bos", what="Two starts of a text stand side by side.", line=line))
     findings += _special_findings(row, line, tokenizer)
     return findings
@@ -56,9 +56,9 @@ def _special_findings(row: Row, line: int, tokenizer: RowTokenizer) -> Iterator[
             yield Finding(rule="template_tokens_in_content", what=what, line=line, json_path=path)
 
 
-def _over_context(packed: PackedSequence, line: int, limit: int) -> Finding:
-    length, learned = packed.num_tokens, packed.num_supervised_tokens
-    cut = packed.marks[limit:].count(1)
+def _over_context(sequence: TokenSequence, line: int, limit: int) -> Finding:
+    length, learned = len(sequence.token_ids), sequence.num_supervised_tokens
+    cut = sequence.is_trained[limit:].count(1)
     part = "all of what is learned" if cut == learned else f"{cut:,} of the {learned:,} tokens that are learned"
     return Finding(
         rule="over_context",
@@ -68,27 +68,23 @@ def _over_context(packed: PackedSequence, line: int, limit: int) -> Finding:
     )
 
 
-def _learns(packed: PackedSequence, tokenizer: RowTokenizer) -> bool:
+def _learns(sequence: TokenSequence, tokenizer: RowTokenizer) -> bool:
     """Whether a token besides special ones is learned. The first learned one nearly always is such a token."""
-    place = packed.marks.find(1)
+    place = sequence.is_trained.find(1)
     while place >= 0:
-        if _id_at(packed, place) not in tokenizer.special_ids:
+        if sequence.token_ids[place] not in tokenizer.special_ids:
             return True
-        place = packed.marks.find(1, place + 1)
+        place = sequence.is_trained.find(1, place + 1)
     return False
 
 
-def _id_at(packed: PackedSequence, place: int) -> int:
-    return int.from_bytes(packed.ids[place * TOKEN_BYTES : (place + 1) * TOKEN_BYTES], "little")
-
-
-def _has_double_bos(packed: PackedSequence, tokenizer: RowTokenizer) -> bool:
+def _has_double_bos(sequence: TokenSequence, tokenizer: RowTokenizer) -> bool:
     if tokenizer.bos_id is None:
         return False
-    pair = tokenizer.bos_id.to_bytes(TOKEN_BYTES, "little") * 2
-    place = packed.ids.find(pair)
+    ids, pair = sequence.token_ids.tobytes(), pack([tokenizer.bos_id] * 2)
+    place = ids.find(pair)
     while place >= 0 and place % TOKEN_BYTES:  # not at a token's beginning
-        place = packed.ids.find(pair, place + 1)
+        place = ids.find(pair, place + 1)
     return place >= 0
 
 

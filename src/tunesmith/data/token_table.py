@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tunesmith.core.errors import DataError
-from tunesmith.data.digest import ROW_DIGEST_BYTES, PackedSequence, pack, row_digest, set_digest
+from tunesmith.data.digest import ROW_DIGEST_BYTES, row_digest, set_digest
 from tunesmith.data.findings import Finding, Sink
 from tunesmith.data.formats import Row
 from tunesmith.data.prefixes import PrefixCounter
@@ -16,7 +16,7 @@ from tunesmith.data.read import Progress
 from tunesmith.data.sample import sample_texts
 from tunesmith.data.scan import scan
 from tunesmith.data.token_findings import oversized_finding, refused_finding, token_findings
-from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.tokens import RowTokenizer, TokenSequence
 
 SHARED_BATCH_ROWS = 16
 """Rows of the batches that shared prefixes are counted in."""
@@ -90,16 +90,16 @@ class TableBuilder:
         oversized = oversized_finding(num_bytes, self._limit, line)
         if oversized is not None:
             return [oversized]
-        sequences = [pack(sequence) for sequence in self._tokenizer.encode_row(row, line)]
+        sequences = self._tokenizer.encode_row(row, line)
         findings = token_findings(row, sequences, line, limit=self._limit, tokenizer=self._tokenizer)
         if not any(finding.rule == "zero_supervised_tokens" for finding in findings):
             self._num_bad_rows -= 1
             self._count(sequences, line)
         return findings
 
-    def _count(self, sequences: list[PackedSequence], line: int) -> None:
-        lengths = [packed.num_tokens for packed in sequences]
-        supervised = sum(packed.num_supervised_tokens for packed in sequences)
+    def _count(self, sequences: list[TokenSequence], line: int) -> None:
+        lengths = [len(sequence.token_ids) for sequence in sequences]
+        supervised = sum(sequence.num_supervised_tokens for sequence in sequences)
         self._block.append((line, sum(lengths), supervised, max(lengths)))
         self._digests += row_digest(sequences)
         self._prefixes.add(sequences)

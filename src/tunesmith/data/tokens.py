@@ -5,7 +5,8 @@ what the model must learn to say, up to and including the end-of-turn token. No 
 """
 
 import hashlib
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from datetime import date
 from pathlib import Path
 from typing import Literal
@@ -16,8 +17,8 @@ from tokenizers import Tokenizer
 from tunesmith.core.errors import DataError
 from tunesmith.data.formats import ChatRow, CompletionRow, ReinforcementRow, Row, conversations
 from tunesmith.data.render import ChatTemplate, Messages, TemplateError, Tools
-from tunesmith.data.shapes import Shapes, Tokens, Turn
-from tunesmith.data.words import TextEncoder
+from tunesmith.data.shapes import MARKS, Shapes, Tokens, Turn
+from tunesmith.data.words import TOKEN_BYTES, TextEncoder, unpack
 
 Completions = Literal["chat", "plain"]
 """How a prompt with its completion is trained: as a question and its answer, or as one raw text."""
@@ -27,12 +28,18 @@ class TokenSequence(msgspec.Struct, frozen=True):
     """Token ids of one conversation, and which of them are learned (predicted under the loss)."""
 
     line: int
-    token_ids: list[int]
-    is_trained: list[bool]
+    token_ids: "array[int]"
+    """int32."""
+    is_trained: bytes
+    """A byte a token, 1 where it is learned."""
+
+    @classmethod
+    def of(cls, line: int, token_ids: Iterable[int], is_trained: Iterable[bool]) -> "TokenSequence":
+        return cls(line, array("i", token_ids), bytes(is_trained))
 
     @property
     def num_supervised_tokens(self) -> int:
-        return sum(self.is_trained)
+        return self.is_trained.count(1)
 
 
 class RowTokenizer:
@@ -77,7 +84,7 @@ class RowTokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of rendered text. Special tokens are recognised; none is added."""
-        return self._encoder.encode(text)
+        return unpack(self._encoder.encode(text)).tolist()
 
     def prove(self, texts: Sequence[str]) -> None:
         """Make sure that these texts, and so others like them, are read as the tokenizer reads them."""
@@ -117,7 +124,7 @@ class RowTokenizer:
             token_ids = self.encode_prompt(chat.template_messages(), chat.template_tools())
         except TemplateError as error:
             raise _refusal(error, line) from None
-        return TokenSequence(line, token_ids, [False] * len(token_ids))
+        return TokenSequence.of(line, token_ids, [False] * len(token_ids))
 
     def _encode_completion(self, row: CompletionRow, line: int) -> TokenSequence:
         """The raw texts, each read alone as a server reads a prompt, and the token that ends a text."""
@@ -129,7 +136,7 @@ class RowTokenizer:
                 "the completion the assistant's.",
             )
         prompt, completion = self.encode(row.prompt), [*self.encode(row.completion), self._eos_id]
-        return TokenSequence(line, prompt + completion, [False] * len(prompt) + [True] * len(completion))
+        return TokenSequence.of(line, prompt + completion, [False] * len(prompt) + [True] * len(completion))
 
     def _encode_chat(self, row: ChatRow, line: int) -> list[TokenSequence]:
         """One sequence, unless the template rewrites earlier turns.
@@ -140,12 +147,12 @@ class RowTokenizer:
         """
         tokens = None if self._shapes is None else self._shapes.encode(row)
         if tokens is not None:
-            return [TokenSequence(line, *tokens)]
+            return [_sequence(line, tokens)]
         spans = self._spans(row, line)
         turns = _chain(spans)
         if turns is not None:
-            return [TokenSequence(line, *self._join(turns, line))]
-        return [TokenSequence(line, *self._join([span], line)) for span in spans if span.is_trained]
+            return [_sequence(line, self._join(turns, line))]
+        return [_sequence(line, self._join([span], line)) for span in spans if span.is_trained]
 
     def _spans(self, row: ChatRow, line: int) -> list[Turn]:
         """Every answer up to the last one that is trained, each with all that stands before it as its context."""
@@ -179,18 +186,17 @@ class RowTokenizer:
 
     def _join(self, turns: list[Turn], line: int) -> Tokens:
         """Ids and marks of turns that follow one another, without what follows the last learned token."""
-        token_ids: list[int] = []
-        is_trained: list[bool] = []
+        token_ids, marks = b"", b""
         for turn in turns:
-            context = self.encode(turn.context)
-            answer = self.encode(turn.answer)
-            end = self._end_of_turn(answer, line)
+            context, answer = self._encoder.encode(turn.context), self._encoder.encode(turn.answer)
+            end = self._end_of_turn(unpack(answer), line)
             token_ids += context + answer
-            is_trained += [False] * len(context) + [turn.is_trained] * end + [False] * (len(answer) - end)
-        end = len(is_trained) - is_trained[::-1].index(True)
-        return token_ids[:end], is_trained[:end]
+            marks += MARKS[False] * (len(context) // TOKEN_BYTES) + MARKS[turn.is_trained] * end
+            marks = marks.ljust(len(token_ids) // TOKEN_BYTES, MARKS[False])
+        end = marks.rfind(1) + 1
+        return token_ids[: end * TOKEN_BYTES], marks[:end]
 
-    def _end_of_turn(self, answer_ids: list[int], line: int) -> int:
+    def _end_of_turn(self, answer_ids: "array[int]", line: int) -> int:
         """Number of tokens up to and including the special token that ends the turn."""
         for position in range(len(answer_ids) - 1, -1, -1):
             if answer_ids[position] in self._encoder.special_ids:
@@ -200,6 +206,11 @@ class RowTokenizer:
             line=line,
             mend="Use a base model whose template ends a turn.",
         )
+
+
+def _sequence(line: int, tokens: Tokens) -> TokenSequence:
+    token_ids, marks = tokens
+    return TokenSequence(line, unpack(token_ids), marks)
 
 
 def _chain(spans: list[Turn]) -> list[Turn] | None:

@@ -8,6 +8,7 @@ down the tree, so each row sees what it would see alone: same loss, same gradien
 Sources: Prefix Grouper (arXiv 2506.05433), Tree Training (arXiv 2511.00413).
 """
 
+from array import array
 from collections.abc import Sequence
 
 import msgspec
@@ -49,7 +50,7 @@ class _Node:
 
     __slots__ = ("children", "rows", "token_ids")
 
-    def __init__(self, token_ids: list[int]):
+    def __init__(self, token_ids: "array[int]"):
         self.token_ids = token_ids
         self.children: dict[int, _Node] = {}
         self.rows: list[int] = []
@@ -57,7 +58,7 @@ class _Node:
 
 def pack(sequences: Sequence[TokenSequence], *, share_prefixes: bool = True) -> PackedBatch:
     """Flatten rows into one sequence. Without sharing each row stands alone (the peer in the exactness tests)."""
-    root = _Node([])
+    root = _Node(array("i"))
     for row, sequence in enumerate(sequences):
         inputs = sequence.token_ids[:-1]
         if share_prefixes:
@@ -70,7 +71,7 @@ def pack(sequences: Sequence[TokenSequence], *, share_prefixes: bool = True) -> 
     return layout.packed(sequences)
 
 
-def _insert(node: _Node, inputs: list[int], row: int) -> None:
+def _insert(node: _Node, inputs: "array[int]", row: int) -> None:
     start = 0
     while start < len(inputs):
         child = node.children.get(inputs[start])

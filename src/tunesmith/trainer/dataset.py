@@ -7,7 +7,7 @@ import msgspec
 
 from tunesmith.core.errors import DataError, TrainerError
 from tunesmith.core.types import RunSpec
-from tunesmith.data.digest import pack, row_digest, set_digest
+from tunesmith.data.digest import row_digest, set_digest
 from tunesmith.data.sample import sample_texts
 from tunesmith.data.split import held_out_rows
 from tunesmith.data.steps import step_rows
@@ -73,7 +73,7 @@ def _read(tokenizer: RowTokenizer, path: Path, sha256: str, max_row_tokens: int)
 
 def _require_digest(rows: list[list[TokenSequence]], digest: str | None, what: str) -> None:
     """Whether these are the very tokens that the job recorded when its data were checked."""
-    if digest is not None and digest != set_digest(row_digest([pack(s) for s in row]) for row in rows):
+    if digest is not None and digest != set_digest(map(row_digest, rows)):
         raise TrainerError(
             f"The {what} rows give other tokens than when they were checked.",
             code="data_changed",

@@ -56,7 +56,7 @@ def _row_entries(trained: TrainedModel, sequence: TokenSequence) -> list[dict[st
         pairs = zip(top.indices.tolist(), top.values.tolist(), strict=True)
         entries.append(
             {
-                "prompt_token_ids": sequence.token_ids[:t],
+                "prompt_token_ids": sequence.token_ids[:t].tolist(),
                 "top": [{"token_id": token_id, "logprob": logprob} for token_id, logprob in pairs],
             }
         )
