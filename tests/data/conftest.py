@@ -5,8 +5,27 @@ import pytest
 from tokenizers import Tokenizer
 
 import tiny
+from tunesmith.catalog.embedding import install_embedding_model
+from tunesmith.catalog.fetch import install_base_model
+from tunesmith.catalog.models import embedded_model
+from tunesmith.core.settings import Settings
 from tunesmith.data.render import ChatTemplate
 from tunesmith.data.tokens import RowTokenizer
+
+CACHE = Settings(home=Path(__file__).parents[2] / ".cache" / "tunesmith")
+
+
+@pytest.fixture(scope="session")
+def installed_base() -> Path:
+    """The embedded base model in the repository's cache, fetched if need be."""
+    return install_base_model(CACHE, embedded_model().id, print)
+
+
+@pytest.fixture(scope="session")
+def installed_embedder() -> Settings:
+    """A home that has the embedding model, fetched if need be."""
+    install_embedding_model(CACHE, print)
+    return CACHE
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,6 @@ import msgspec
 import pytest
 
 import tunesmith.data
-from tunesmith.catalog.embedding import is_embedding_installed
 from tunesmith.core.errors import DataError, NotFound
 from tunesmith.core.settings import Settings
 from tunesmith.data.doctor import check
@@ -261,10 +260,8 @@ def test_large_sets_say_what_was_sampled(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def embedder() -> Iterator[Embedder]:
-    if not is_embedding_installed(CACHE):
-        pytest.skip("all-minilm-l6-v2 is not in the repository's cache: tunesmith models pull all-minilm-l6-v2")
-    with Embedder(CACHE) as running:
+def embedder(installed_embedder: Settings) -> Iterator[Embedder]:
+    with Embedder(installed_embedder) as running:
         yield running
 
 

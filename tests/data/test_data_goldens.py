@@ -21,15 +21,11 @@ import sys
 from typing import Any
 
 import pytest
-from goldens import GOLDEN, REAL_SETS, SETS, SETTINGS, checked, golden, summary
-
-from tunesmith.catalog.models import embedded_model, is_installed
+from goldens import GOLDEN, REAL_SETS, SETS, checked, golden, summary
 
 pytestmark = [
     pytest.mark.skipif(not REAL_SETS.exists(), reason="the real data sets are not beside this repository"),
-    pytest.mark.skipif(
-        not is_installed(SETTINGS, embedded_model().id), reason="the base model is not in the repository's cache"
-    ),
+    pytest.mark.usefixtures("installed_base"),
 ]
 
 

@@ -39,8 +39,8 @@ def encoder(kind: str) -> tuple[TextEncoder, Tokenizer]:
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> str:
-    if request.param == "smollm2" and not EMBEDDED.exists():
-        pytest.skip("the embedded base model is not installed in this checkout's .cache")
+    if request.param == "smollm2":
+        request.getfixturevalue("installed_base")
     return str(request.param)
 
 
@@ -84,7 +84,7 @@ def test_known_kinds_are_fast(kind: str) -> None:
     assert encoder(kind)[0].is_fast
 
 
-@pytest.mark.skipif(not EMBEDDED.exists(), reason="the embedded base model is not installed in this checkout's .cache")
+@pytest.mark.usefixtures("installed_base")
 def test_the_embedded_model_is_fast() -> None:
     assert encoder("smollm2")[0].is_fast
 
