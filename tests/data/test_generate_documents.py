@@ -1,6 +1,7 @@
 """Documents become passages; what cannot become one is refused by name."""
 
 import re
+import time
 from io import BytesIO
 from pathlib import Path
 
@@ -126,6 +127,30 @@ def test_too_many_pages_or_bytes_are_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 10_000)
     assert code_of(write(tmp_path, "long.pdf", pdf_of([[SENTENCE]] * 3))) == "document_too_large"
     assert code_of(write(tmp_path, "long.txt", SENTENCE * 1_000)) == "document_too_large"
+
+
+def test_reading_ends_where_the_room_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(tmp_path, "mill.pdf", pdf_of([[SENTENCE, SENTENCE]] * 50))
+    seen: list[int] = []
+
+    def counted(text: str) -> str:
+        seen.append(len(text))
+        return text
+
+    monkeypatch.setattr(documents, "_unwrapped", counted)
+    with pytest.raises(InvalidRequest) as caught:
+        read_document(path, "mill.pdf", room_chars=400)
+    assert caught.value.code == "document_too_large"
+    assert len(seen) < 10
+
+
+@pytest.mark.parametrize("unit", ["word ", "Sentence. ", "x", "# " + "#" * 1150 + "x\n\n"])
+def test_the_time_grows_with_the_length(tmp_path: Path, unit: str) -> None:
+    """It was quadratic: 8 MB took 5.4 s, which is some 0.3 s now."""
+    path = write(tmp_path, "long.md", SENTENCE * 2 + "\n\n" + unit * (4_000_000 // len(unit)))
+    started = time.process_time()
+    read_document(path, "long.md")
+    assert time.process_time() - started < 2.0
 
 
 @given(st.text(alphabet="ab .!?\n\t。é", max_size=6_000))

@@ -129,6 +129,18 @@ def test_seed_rows_give_their_last_exchange(tmp_path: Path) -> None:
     assert sources.common_system() == "S"
 
 
+def test_of_many_seeds_a_sample_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tunesmith.data.generate.sources.MAX_SEEDS", 50)
+    path = tmp_path / "seeds.jsonl"
+    rows = [[{"role": "user", "content": f"{n}?"}, {"role": "assistant", "content": "Yes."}] for n in range(500)]
+    path.write_text("\n".join(json.dumps({"messages": row}) for row in rows), encoding="utf-8")
+    sources = read_sources([path], [], 1)
+    assert (len({seed.prompt for seed in sources.seeds}), sources.num_seed_rows) == (50, 500)
+    assert sources == read_sources([path], [], 1)
+    assert sources != read_sources([path], [], 2)
+    assert 150 < sum(int(seed.prompt[:-1]) for seed in sources.seeds) / 50 < 350
+
+
 def test_a_bad_seed_row_is_named_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "seeds.jsonl"
     path.write_text(
@@ -154,6 +166,9 @@ def test_a_bad_seed_row_is_named_by_its_line(tmp_path: Path) -> None:
         ({"teacher_url": "ftp://host/v1"}, "teacher.base_url"),
         ({"teacher_url": "http://"}, "teacher.base_url"),
         ({"teacher_url": "http://host:99999/v1"}, "teacher.base_url"),
+        ({"teacher_url": "http://["}, "teacher.base_url"),
+        ({"teacher_url": "http://a b/v1"}, "teacher.base_url"),
+        ({"teacher_url": "http://me:secret@["}, "teacher.base_url"),
         ({"teacher_url": "http://me:secret@host/v1"}, "teacher.base_url"),
         ({"teacher_url": "http://host/v1?key=secret"}, "teacher.base_url"),
     ],

@@ -22,6 +22,8 @@ PASSAGE_CHARS = 1_200
 MIN_PASSAGE_CHARS = 80
 """Less is a heading, a page number, a line of contents."""
 MIN_LETTER_SHARE = 0.5
+_NO_PASSAGE = "it holds no passage of at least 80 letters"
+_NO_PDF_TEXT = "its pages hold no text: it may be a scan"
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,8 +36,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """From 1; None where there are no pages."""
 
 
-def read_document(path: Path, name: str) -> list[Passage]:
-    """The passages of one document, whose kind its ``name`` tells.
+def read_document(path: Path, name: str, room_chars: int = MAX_TEXT_CHARS) -> list[Passage]:
+    """The passages of one document, whose kind its ``name`` tells; reading ends where there is no room for more.
 
     Raises InvalidRequest (param ``documents``): ``unsupported_document``, ``document_too_large``,
     ``document_without_text``, ``document_unreadable``.
@@ -49,13 +51,19 @@ def read_document(path: Path, name: str) -> list[Passage]:
         )
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise _too_large(name, f"{path.stat().st_size:,} bytes; the most is {MAX_DOCUMENT_BYTES:,}")
-    passages = _pdf_passages(path, name) if suffix == PDF_SUFFIX else _text_passages(path, name)
+    found = _pdf_passages(path, name) if suffix == PDF_SUFFIX else _text_passages(path, name)
+    passages = []
+    for passage in found:
+        passages.append(passage)
+        room_chars -= len(passage.text)
+        if room_chars < 0:
+            raise _too_large(name, f"more text than fits: all documents together may have {MAX_TEXT_CHARS:,} letters")
     if not passages:
-        raise _without_text(name, "it holds no passage of at least 80 letters")
+        raise _without_text(name, _NO_PDF_TEXT if suffix == PDF_SUFFIX else _NO_PASSAGE)
     return passages
 
 
-def _text_passages(path: Path, name: str) -> list[Passage]:
+def _text_passages(path: Path, name: str) -> Iterator[Passage]:
     raw = path.read_bytes()
     if raw.startswith(b"%PDF-") or b"\x00" in raw[:4096]:
         raise _problem(f"{name} is not text.", code="unsupported_document", mend="A PDF's name must end in .pdf.")
@@ -68,16 +76,12 @@ def _text_passages(path: Path, name: str) -> list[Passage]:
             mend="Save the file as UTF-8.",
         ) from None
     is_markdown = Path(name).suffix.lower() in (".md", ".markdown")
-    return list(_cut(text, name, None, is_markdown))
+    yield from _cut(text, name, None, is_markdown)
 
 
-def _pdf_passages(path: Path, name: str) -> list[Passage]:
-    passages = [
-        passage for number, text in _pdf_pages(path, name) for passage in _cut(_unwrapped(text), name, number, False)
-    ]
-    if not passages:
-        raise _without_text(name, "its pages hold no text: it may be a scan")
-    return passages
+def _pdf_passages(path: Path, name: str) -> Iterator[Passage]:
+    for number, text in _pdf_pages(path, name):
+        yield from _cut(_unwrapped(text), name, number, False)
 
 
 def _pdf_pages(path: Path, name: str) -> Iterator[tuple[int, str]]:
@@ -111,15 +115,21 @@ def _cut(text: str, document: str, page: int | None, is_markdown: bool) -> Itera
     """Paragraphs gathered up to about ``PASSAGE_CHARS``; a heading begins a new passage."""
     heading, gathered = "", ""
     for paragraph in _paragraphs(text):
-        title = re.match(r"#{1,6}\s+(.+?)\s*#*$", paragraph.split("\n", 1)[0]) if is_markdown else None
+        title = _heading(paragraph.partition("\n")[0]) if is_markdown else ""
         if title or len(gathered) + len(paragraph) > PASSAGE_CHARS:
             yield from _passage(gathered, document, heading, page)
             gathered = ""
         if title:
-            heading = title.group(1)
+            heading = title
             paragraph = paragraph.partition("\n")[2]
         gathered = f"{gathered}\n\n{paragraph}".strip()
     yield from _passage(gathered, document, heading, page)
+
+
+def _heading(line: str) -> str:
+    """The words of a Markdown heading; empty where the line is none."""
+    found = re.match(r"#{1,6}\s+(?=\S)", line)
+    return line[found.end() :].rstrip().rstrip("#").rstrip() if found else ""
 
 
 def _passage(text: str, document: str, heading: str, page: int | None) -> Iterator[Passage]:
@@ -135,14 +145,17 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 def _pieces(paragraph: str) -> Iterator[str]:
     """A paragraph longer than a passage, cut after sentences, else after words, else anywhere."""
-    while len(paragraph) > PASSAGE_CHARS:
-        ends = [match.end() for match in re.finditer(r"[.!?。！？]\s+|\n", paragraph[:PASSAGE_CHARS])]
+    start = 0
+    while len(paragraph) - start > PASSAGE_CHARS:
+        window = paragraph[start : start + PASSAGE_CHARS]
+        ends = [match.end() for match in re.finditer(r"[.!?。！？]\s+|\n", window)]
         at = next((end for end in reversed(ends) if end >= PASSAGE_CHARS // 3), None)
-        at = at or paragraph.rfind(" ", PASSAGE_CHARS // 3, PASSAGE_CHARS) + 1 or PASSAGE_CHARS
-        yield paragraph[:at].strip()
-        paragraph = paragraph[at:].strip()
-    if paragraph:
-        yield paragraph
+        at = at or window.rfind(" ", PASSAGE_CHARS // 3) + 1 or PASSAGE_CHARS
+        if piece := window[:at].strip():
+            yield piece
+        start += at
+    if piece := paragraph[start:].strip():
+        yield piece
 
 
 def _problem(message: str, *, code: str, mend: str) -> InvalidRequest:

@@ -6,7 +6,7 @@ name that changes its address between check and call gains nothing.
 
 import asyncio
 import socket
-from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from urllib.parse import urlsplit
 
 import httpx
@@ -15,6 +15,12 @@ from tunesmith.core.errors import Forbidden
 
 DEFAULT_PORTS = {"http": 80, "https": 443}
 _NAT64 = IPv6Network("64:ff9b::/96")
+_NEVER_PUBLIC = (
+    IPv4Network("192.0.0.0/24"),  # RFC 6890: a provider's own equipment, some of which Python calls global
+    IPv6Network("::/96"),  # RFC 4291 2.5.5.1: IPv4 in IPv6, as it was written once
+    IPv6Network("64:ff9b:1::/48"),  # RFC 8215: NAT64 into a private network
+    IPv6Network("fec0::/10"),  # RFC 3879: site local
+)
 
 
 class AddressGuard:
@@ -61,6 +67,8 @@ def is_public(text: str) -> bool:
     address = ip_address(text.partition("%")[0])
     inner = _wrapped(address)
     if inner is not None and not is_public(str(inner)):
+        return False
+    if any(address in network for network in _NEVER_PUBLIC):
         return False
     return address.is_global and not address.is_multicast
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
@@ -110,14 +110,10 @@ def _require_caps(request: GenerateRequest) -> None:
 
 def require_address(url: str) -> None:
     """Raises InvalidRequest unless ``url`` is an http(s) address with a host, and without anything secret in it."""
-    parts = urlsplit(url)
-    try:
-        has_port = parts.port is None or parts.port > 0
-    except ValueError:
-        has_port = False
-    if parts.scheme not in ("http", "https") or not parts.hostname or not has_port:
+    parts = _parts_of(url)
+    if parts is None:
         raise InvalidRequest(
-            f"{url!r} is not an address.",
+            f"{url.rpartition('@')[2][:200]!r} is not an address.",
             param="teacher.base_url",
             code="invalid_value",
             mend="Give one like https://api.openai.com/v1.",
@@ -129,6 +125,19 @@ def require_address(url: str) -> None:
             code="invalid_value",
             mend="Give the bare address, and the key by itself.",
         )
+
+
+def _parts_of(url: str) -> SplitResult | None:
+    """None for what is no address to ``urlsplit`` or to httpx: the one checks it, the other calls it."""
+    import httpx  # not at the top: the command line reads this module to show its help
+
+    try:
+        parts = urlsplit(url)
+        has_port = parts.port is None or parts.port > 0
+        has_host = bool(parts.hostname) and httpx.URL(url).host != ""
+    except (ValueError, httpx.InvalidURL):
+        return None
+    return parts if parts.scheme in ("http", "https") and has_host and has_port else None
 
 
 def require_key_text(key: str) -> None:

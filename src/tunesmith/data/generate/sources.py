@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from tunesmith.core.errors import DataError, InvalidRequest
+from tunesmith.core.errors import DataError
 from tunesmith.data.formats import ChatRow
 from tunesmith.data.generate.documents import MAX_TEXT_CHARS, Passage, read_document
 from tunesmith.data.read import read_rows
@@ -44,30 +44,25 @@ def read_sources(seed_files: Iterable[Path], documents: Iterable[tuple[Path, str
 
     Raises DataError (param ``seeds``) for a seed row that is wrong, InvalidRequest for a document that is.
     """
-    examples, num_rows = _read_seeds(seed_files)
-    if len(examples) > MAX_SEEDS:
-        examples = random.Random(f"{seed}:seeds").sample(examples, MAX_SEEDS)  # noqa: S311  (a plan, no secret)
-    passages = [passage for path, name in documents for passage in read_document(path, name)]
-    num_chars = sum(len(passage.text) for passage in passages)
-    if num_chars > MAX_TEXT_CHARS:
-        raise InvalidRequest(
-            f"The documents hold {num_chars:,} letters; the most is {MAX_TEXT_CHARS:,}.",
-            code="document_too_large",
-            param="documents",
-            mend="Name fewer documents, or parts of them.",
-        )
+    examples, num_rows = _read_seeds(seed_files, random.Random(f"{seed}:seeds"))  # noqa: S311  (a plan, no secret)
+    passages: list[Passage] = []
+    room_chars = MAX_TEXT_CHARS
+    for path, name in documents:
+        found = read_document(path, name, room_chars)
+        room_chars -= sum(len(passage.text) for passage in found)
+        passages += found
     return Sources(passages=passages, seeds=examples, num_seed_rows=num_rows)
 
 
-def _read_seeds(paths: Iterable[Path]) -> tuple[list[SeedExample], int]:
-    examples, num_rows = [], 0
+def _read_seeds(paths: Iterable[Path], chance: random.Random) -> tuple[list[SeedExample], int]:
+    examples, num_rows = _Sample(chance), 0
     for path in paths:
         try:
             for _, row in read_rows(path):
                 num_rows += 1
                 example = _example(row)
                 if example is not None:
-                    examples.append(example)
+                    examples.add(example)
         except DataError as error:
             raise DataError(
                 error.message,
@@ -77,14 +72,30 @@ def _read_seeds(paths: Iterable[Path]) -> tuple[list[SeedExample], int]:
                 param="seeds",
                 mend=error.mend,
             ) from None
-    if num_rows and not examples:
+    if num_rows and not examples.kept:
         raise DataError(
             "No seed row can serve as an example: each ends in a tool call, is very long, or has no user message.",
             code="invalid_seeds",
             param="seeds",
             mend="Give rows that end with a user's message and a written answer.",
         )
-    return examples, num_rows
+    return examples.kept, num_rows
+
+
+class _Sample:
+    """At most ``MAX_SEEDS`` of all that come, each with the same chance (Vitter's algorithm R): files are large."""
+
+    def __init__(self, chance: random.Random):
+        self._chance = chance
+        self._num_seen = 0
+        self.kept: list[SeedExample] = []
+
+    def add(self, example: SeedExample) -> None:
+        self._num_seen += 1
+        if len(self.kept) < MAX_SEEDS:
+            self.kept.append(example)
+        elif (place := self._chance.randrange(self._num_seen)) < MAX_SEEDS:
+            self.kept[place] = example
 
 
 def _example(row: ChatRow) -> SeedExample | None:
