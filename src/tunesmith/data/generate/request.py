@@ -1,5 +1,6 @@
 """What a generation is asked to do: ``request.json``. A key is never part of it."""
 
+import re
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
@@ -134,7 +135,7 @@ def _parts_of(url: str) -> SplitResult | None:
     try:
         parts = urlsplit(url)
         has_port = parts.port is None or parts.port > 0
-        has_host = bool(parts.hostname) and httpx.URL(url).host != ""
+        has_host = bool(parts.hostname) and httpx.URL(url).host != "" and not re.search(r"\s", url)
     except (ValueError, httpx.InvalidURL):
         return None
     return parts if parts.scheme in ("http", "https") and has_host and has_port else None
