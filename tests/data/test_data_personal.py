@@ -109,6 +109,53 @@ def test_halves_of_surrogates_do_not_crash() -> None:
     assert mask("\ud800 12345678 a@b.de")[1] == {"email": 1}
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "phone" + " " * 300_000 + "x 1234567",
+        "phone " * 50_000 + "x 1234567",
+        "tel" + "\n" * 150_000 + ":" * 150_000 + "x 1234567",
+        "cell" + "!" * 300_000 + " 1234567",
+        "password" + " " * 300_000 + "=" + " " * 300_000 + "x",
+        "-eyJ" * 500_000,
+        "-----BEGIN PRIVATE KEY-----" * 50_000,
+        "-----BEGIN PRIVATE KEY-----\n" + "-----BEGIN RSA PRIVATE KEY-----\n" * 50_000,
+        "a@" * 300_000 + "1234567",
+        "1234567 " * 100_000,
+        "://a:" * 200_000,
+    ],
+    ids=lambda text: text[:24],
+)
+def test_no_text_takes_more_than_linear_time(text: str) -> None:
+    """Each of these would take minutes, at least, where the work grew with the square of the length."""
+    assert mask(text)[0].count("[") in (0, 50_000, 50_001)
+    list(text_faults(text))
+
+
+def test_many_pieces_take_linear_time() -> None:
+    text = "a@b.de, 212-555-0123, " * 40_000
+    masked, counts = mask(text)
+    assert masked == "[EMAIL], [PHONE], " * 40_000
+    assert counts == {"email": 40_000, "phone": 40_000}
+
+
+def test_a_text_that_hides_key_behind_key_is_masked_at_once() -> None:
+    assert mask(("sk-" + "A1b2" * 49) * 2000) == ("[SECRET]", {"secret": 1})
+
+
+def test_what_a_mask_uncovers_is_masked_too() -> None:
+    assert mask("x@y.isbn 4111 1111 1111 1111 and") == ("[EMAIL] [CARD] and", {"email": 1, "card": 1})
+    assert mask("see http://me:+49 30 1234567x@host") == ("see http://me:+49 30 1234567x@host", {})
+    assert mask("see http://me:123-45-6789.x@host") == ("see http://[SECRET]@host", {"secret": 1})
+    assert mask("http://me:x.sk-" + "A1" * 70 + ".y@host") == ("http://[SECRET]@host", {"secret": 1})
+
+
+def test_a_key_ends_where_the_next_begins() -> None:
+    head = "-----BEGIN " + "PRIVATE KEY-----"
+    tail = "-----END " + "PRIVATE KEY-----"
+    assert mask(f"{head} a {head}\nMII-E\n{tail} b")[0] == "[SECRET] a [SECRET] b"
+
+
 PIECES = st.sampled_from(
     [text for text, _ in FOUND]
     + CLEAN

@@ -7,10 +7,13 @@ United States' social security number.
 """
 
 import re
+from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from tunesmith.data.content.secrets import find_secrets
+from tunesmith.data.splice import Replacement, spliced
 
 _EMAIL = re.compile(
     r"(?<![\w.+%-])[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}@(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}(?![\w-])"
@@ -46,10 +49,10 @@ _PHONE = re.compile(
     r"|(?:1[ .-])?[2-9]\d{2}([.-])[2-9]\d{2}\1\d{4}"  # 212-555-0123, 1-800-555-0199
     r")(?![\w-]|[.,/:]\d)"
 )
-_SAID_PHONE = re.compile(
-    r"\b(?:phone|telephone|tel|mobile|cell(?=\W*(?:phone|number|no|is|:))|fax|whatsapp|hotline"
+_SAID_PHONE = re.compile(  # every repetition has a bound, or a text of such words would take the square of its length
+    r"\b(?:phone|telephone|tel|mobile|cell(?=\W{0,8}(?:phone|number|no|is|:))|fax|whatsapp|hotline"
     r"|call (?:me|us|him|her|them)|text me)\b"
-    r"(?:\s+(?:on|at|is|under|phone|number|no|nr))*\s*[.:#]*\s*"
+    r"(?:\s{1,32}+(?:on|at|is|under|phone|number|no|nr)){0,4}\s{0,32}+[.:#]{0,4}+\s{0,32}+"
     r"(?P<number>(?:\+|00)?\(?\d(?:[ ()/.-]{0,2}\d){6,14})(?![\w-]|[.,]\d)",
     re.IGNORECASE,
 )
@@ -57,6 +60,7 @@ _DATE = re.compile(r"(?:19|20)\d{2}[-./ ]\d{1,2}[-./ ]\d{1,2}|\d{1,2}[-./ ]\d{1,
 
 _DIGITS_ONLY = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _LEAST_DIGITS = 7
+_MAX_ROUNDS = 8
 
 
 class Span(NamedTuple):
@@ -75,7 +79,7 @@ def find_personal(text: str) -> list[Span]:
     if _num_digits(text) >= _LEAST_DIGITS:
         for search in (_ibans, _cards, _ssns, _phones):
             spans += search(text)
-    return _without_overlaps(spans) if spans else spans
+    return _without_overlaps(spans, len(text)) if spans else spans
 
 
 def mask(text: str) -> tuple[str, dict[str, int]]:
@@ -83,12 +87,45 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
 
     Kinds: email, phone, card, iban, ssn, secret. A masked text has none left: masking it again changes nothing.
     """
-    counts: dict[str, int] = {}
-    while spans := find_personal(text):  # again, since a mask may take away the word that excused a number
-        for span in reversed(spans):
-            counts[span.kind] = counts.get(span.kind, 0) + 1
-            text = f"{text[: span.start]}[{span.kind.upper()}]{text[span.end :]}"
-    return text, counts
+    spans = find_maskable(text)
+    return spliced(text, _tags(spans)), dict(Counter(span.kind for span in spans))
+
+
+def find_maskable(text: str) -> list[Span]:
+    """What ``mask`` replaces: also what is only found once another piece is masked, such as a number after the word
+    that excused it. A text made to hide piece behind piece is looked through ``_MAX_ROUNDS`` times, no more."""
+    found: list[Span] = []
+    for _ in range(_MAX_ROUNDS):
+        more = find_personal(spliced(text, _tags(found)))
+        if not more:
+            break
+        found = _without_overlaps([*_in_unmasked(more, found), *found], len(text))
+    return found
+
+
+def _tags(spans: list[Span]) -> list[Replacement]:
+    return [Replacement(span.start, span.end, f"[{span.kind.upper()}]") for span in spans]
+
+
+def _in_unmasked(spans: list[Span], masked: list[Span]) -> list[Span]:
+    """Spans of the masked text as spans of the text before it. One that cuts a mask takes all of it."""
+    begins: list[int] = []
+    longer_by = 0
+    for tag in _tags(masked):
+        begins.append(tag.start + longer_by)
+        longer_by += len(tag.text) - (tag.end - tag.start)
+
+    def before(position: int, is_end: bool) -> int:
+        index = bisect_right(begins, position - is_end) - 1
+        if index < 0:
+            return position
+        start, end, kind = masked[index]
+        after_tag = position - begins[index] - len(kind) - 2
+        if after_tag - is_end < 0:
+            return end if is_end else start
+        return end + after_tag
+
+    return [Span(before(start, False), before(end, True), kind) for start, end, kind in spans]
 
 
 def shown_masked(text: str, span: Span) -> str:
@@ -108,11 +145,13 @@ def _num_digits(text: str) -> int:
     return len(text.encode("utf-8", "replace").translate(None, _DIGITS_ONLY))
 
 
-def _without_overlaps(spans: list[Span]) -> list[Span]:
+def _without_overlaps(spans: list[Span], num_chars: int) -> list[Span]:
     """Of two that overlap, the earlier found: secrets before addresses, cards before telephones."""
     kept: list[Span] = []
+    taken = bytearray(num_chars)
     for span in spans:
-        if all(span.end <= other.start or span.start >= other.end for other in kept):
+        if taken.find(1, span.start, span.end) < 0:
+            taken[span.start : span.end] = b"\1" * (span.end - span.start)
             kept.append(span)
     return sorted(kept)
 

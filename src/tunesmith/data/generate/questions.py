@@ -105,7 +105,8 @@ def clean_answer(text: str) -> str:
 def clean_prompt(text: str) -> str:
     """A message, without the marks that some teachers put around it."""
     text = clean_answer(text)
-    text = re.sub(r"^<message>\s*(.*?)\s*(</message>)?$", r"\1", text, flags=re.DOTALL)
+    if text.startswith("<message>"):
+        text = text.removeprefix("<message>").removesuffix("</message>").strip()
     text = re.sub(r"^(?:\*\*)?(?:User|Message|Question)(?:\*\*)?:(?:\*\*)?\s+", "", text)
     quoted = re.fullmatch(r"[\"“']([^\"“”]*)[\"”']", text, flags=re.DOTALL)
     return (quoted.group(1) if quoted else text).strip()
