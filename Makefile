@@ -64,6 +64,11 @@ bench-train: $(VENV)/.dev .bench-venv/.done ## training speed beside TRL's (an h
 bench-serve: $(VENV)/.dev ## the gateway's cost beside the bare engine
 	$(BIN)/python bench/serve.py
 
+.PHONY: bench-data
+bench-data: $(VENV)/.dev ## speed and memory of checking a million rows, and of counting their tokens
+	$(BIN)/python bench/data_structure.py
+	$(BIN)/python bench/data_tokens.py
+
 .PHONY: lock
 lock: $(VENV)/.dev ## write constraints.txt from what is installed
 	{ echo "# What CI runs with. Made by: make lock"; \

@@ -1,9 +1,10 @@
 """Speed and memory of the structural check: ``make bench-data``. One JSON document goes to standard output.
 
-A file of a million varied chat rows (about 600 MB, made here) is read on one core by ``check_structure`` and, for the
-ratio, as OpenAI's cookbook publishes it ("Data preparation and analysis for chat model fine-tuning": json.loads for
-every line into one list, then checks and counts for every message in Python; written here from its description). Then
-a file of 2 GB with one bad row at its end must be reported with its line. --rows N makes it all smaller.
+A file of a million varied chat rows (about 600 MB, made here) is read on one core by ``check(file, depth="structure")``
+and, for the ratio, as OpenAI's cookbook publishes it ("Data preparation and analysis for chat model fine-tuning":
+json.loads for every line into one list, then checks and counts for every message in Python; written here from its
+description). Then a file of 2 GB with one bad row at its end must be reported with its line. --rows N makes it all
+smaller.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-from tunesmith.data.structure import check_structure
+from tunesmith.data import check
 
 SEED = 20_260_301
 NUM_ROWS = 1_000_000
@@ -109,10 +110,10 @@ def measure(what: str, file: Path) -> dict[str, Any]:
 
 
 def check_ours(file: Path) -> dict[str, Any]:
-    found = check_structure(file)
-    groups = found.findings.groups()
-    errors = [[sample.rule, sample.line] for group in groups if group.severity == "error" for sample in group.samples]
-    return {"rows": found.num_rows, "bad_rows": found.num_bad_rows, "errors": errors}
+    report = check(file, depth="structure")
+    groups = [group for group in report.groups if group.severity == "error"]
+    errors = [[sample.rule, sample.line] for group in groups for sample in group.samples]
+    return {"rows": report.num_rows, "bad_rows": report.num_bad_rows, "errors": errors}
 
 
 def check_as_the_cookbook(file: Path) -> dict[str, Any]:

@@ -6,13 +6,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenised import tokenise_file
 
 import tiny
 from tunesmith.core.errors import DataError, NotFound
 from tunesmith.data.digest import row_digest
 from tunesmith.data.formats import ChatRow, CompletionRow, Kind, Message, Row, decode_any, decode_row
 from tunesmith.data.preview import preview, preview_line
-from tunesmith.data.token_table import tokenise_file
 from tunesmith.data.tokens import RowTokenizer
 
 USER, GOOD, POOR = ({"role": role, "content": text} for role, text in

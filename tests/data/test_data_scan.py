@@ -9,12 +9,12 @@ import pytest
 
 import tiny
 from tunesmith.core.errors import DataError
-from tunesmith.data import read
+from tunesmith.data import check, read
 from tunesmith.data.findings import Finding
 from tunesmith.data.read import MAX_LINE_BYTES, read_lines
+from tunesmith.data.report import DatasetReport
 from tunesmith.data.rows import Kind
 from tunesmith.data.scan import Batch, detect_kind, scan
-from tunesmith.data.structure import check_structure
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared data sets are not beside this checkout")
@@ -92,7 +92,7 @@ def test_what_is_no_text_is_refused_by_name(
 
 def test_an_empty_file_has_no_rows(scanned: Callable[..., list[Batch]], tmp_path: Path) -> None:
     assert scanned(b"") == []
-    assert check_structure(tmp_path / "file.jsonl").num_rows == 0
+    assert structure(tmp_path / "file.jsonl")[0].num_rows == 0
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,6 @@ def test_an_empty_file_has_no_rows(scanned: Callable[..., list[Batch]], tmp_path
 def test_the_first_rows_decide_the_kind(tmp_path: Path, row: object, kind: Kind | None) -> None:
     file = tiny.write_lines(tmp_path / "file.jsonl", [b"{", *lines_of(row, row)])
     assert detect_kind(file) == kind
-    assert check_structure(file).kind == kind
 
 
 def test_rows_of_another_kind_are_found(scanned: Callable[..., list[Batch]]) -> None:
@@ -158,10 +157,18 @@ def test_batches_are_bounded_and_lose_nothing(tmp_path: Path) -> None:
     assert told[-1] == (file.stat().st_size, file.stat().st_size)
 
 
+SIZE_RULES = ("too_few_examples", "few_examples")
+
+
+def structure(file: Path) -> tuple[DatasetReport, list[Finding]]:
+    found: list[Finding] = []
+    return check(file, depth="structure", sink=found.append), found
+
+
 def peak_of_check(file: Path) -> tuple[float, list[tuple[str, int | None]]]:
-    found: list[tuple[str, int | None]] = []
     tracemalloc.start()
-    check_structure(file, sink=lambda finding: found.append((finding.rule, finding.line)))
+    log = [finding for finding in structure(file)[1] if finding.rule not in SIZE_RULES]
+    found = [(finding.rule, finding.line) for finding in log]
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     return peak, found
@@ -186,7 +193,7 @@ def test_the_longest_line_is_read(tmp_path: Path, end: bytes) -> None:
     file = tmp_path / "file.jsonl"
     file.write_bytes(row + end)
     assert len(row) == MAX_LINE_BYTES
-    assert check_structure(file).num_bad_rows == 0
+    assert structure(file)[0].num_bad_rows == 0
     file.write_bytes(row + b" " + b"x" + end)
     assert peak_of_check(file)[1] == [("line_too_long", 1)]
 
@@ -233,14 +240,14 @@ def test_a_rich_line_just_below_the_bound_takes_little(tmp_path: Path) -> None:
     ],
 )
 def test_real_files(name: str, kind: Kind | None, num_rows: int, expected: dict[str, int]) -> None:
-    found = check_structure(SHARED / name)
-    assert (found.kind, found.num_rows) == (kind, num_rows)
-    assert {group.rule: group.count for group in found.findings.groups()} == expected
+    report, _ = structure(SHARED / name)
+    assert (report.kind, report.num_rows) == (kind, num_rows)
+    assert {group.rule: group.count for group in report.groups if group.rule not in SIZE_RULES} == expected
 
 
 @needs_shared
 def test_real_rows_of_other_systems_are_told_what_to_write() -> None:
-    found = check_structure(SHARED / "foundry/sarcasm/qa.jsonl")
-    what = found.findings.groups()[0].samples[0].what
+    report, _ = structure(SHARED / "foundry/sarcasm/qa.jsonl")
+    what = report.groups[0].samples[0].what
     assert "keys found: answer, question" in what
     assert '{"role": "user", "content": <question>}, {"role": "assistant", "content": <answer>}' in what

@@ -5,13 +5,17 @@ from typing import Any
 
 import msgspec
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenised import tokenise_file
 from tokenizers import Tokenizer
 
 import tiny
-from tunesmith.core.errors import DataError
+from tunesmith.core.errors import DataError, Unavailable
+from tunesmith.data import check
+from tunesmith.data import scan as scan_module
 from tunesmith.data.digest import row_digest, set_digest
 from tunesmith.data.findings import Finding
 from tunesmith.data.formats import decode_row
@@ -20,8 +24,9 @@ from tunesmith.data.read import read_lines
 from tunesmith.data.render import ChatTemplate
 from tunesmith.data.steps import num_distinct_tokens
 from tunesmith.data.token_cache import TokenCache
+from tunesmith.data.token_counter import TokenTally, count_tokens
 from tunesmith.data.token_stats import MAX_BINS, token_stats
-from tunesmith.data.token_table import SHARED_BATCH_ROWS, TokenTable, tokenise_file
+from tunesmith.data.token_table import SHARED_BATCH_ROWS, TokenTable
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
 from tunesmith.data.training_file import check_training_file, sha256_of_file
 
@@ -59,7 +64,8 @@ def test_a_table_has_what_the_rows_have(file: Path, tokenizer: RowTokenizer) -> 
     assert table.digest() == set_digest(digests)
     assert table.digest([5, 2]) == set_digest([digests[5], digests[2]])
     assert table.num_bad_rows == 1
-    batches = [rows[n : n + SHARED_BATCH_ROWS] for n in range(0, len(rows), SHARED_BATCH_ROWS)]
+    places = [*rows[:3], [], *rows[3:]]  # the bad row has its place in a batch
+    batches = [places[n : n + SHARED_BATCH_ROWS] for n in range(0, len(places), SHARED_BATCH_ROWS)]
     flat = [[s for row in batch for s in row] for batch in batches]
     inputs = sum(len(s.token_ids) - 1 for batch in flat for s in batch)
     assert table.shared_prefix_tokens == inputs - sum(map(num_distinct_tokens, flat)) > 0
@@ -228,3 +234,64 @@ def test_a_refusing_template_is_a_finding(tmp_path: Path, tiny_folder: Path) -> 
 def _with_template(folder: Path, source: str, bos: str = "<|im_start|>") -> RowTokenizer:
     template = ChatTemplate(source, {"bos_token": bos, "eos_token": "<|im_end|>"})
     return RowTokenizer(Tokenizer.from_file(str(folder / "tokenizer.json")), template)
+
+
+def test_processes_beside_give_the_same_table_and_findings(
+    tmp_path: Path, tokenizer: RowTokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several batches, bad rows and rows that do not fit among them."""
+    monkeypatch.setattr(scan_module, "_BATCH_BYTES", 4096)
+    lines = tiny.chat_lines(200, turns=2)
+    path = tiny.write_lines(
+        tmp_path / "rows.jsonl", [*lines[:3], BAD, *lines[3:90], chat("hi", "word " * 400), *lines[90:]]
+    )
+    here: list[Finding] = []
+    beside: list[Finding] = []
+    alone = tokenise_file(path, tokenizer, limit=300, sink=here.append)
+    shared = tokenise_file(path, tokenizer, limit=300, sink=beside.append, num_processes=2)
+    assert shared == alone
+    assert (shared.lines == alone.lines).all()
+    assert (shared.num_bad_rows, shared.shared_prefix_tokens) == (alone.num_bad_rows, alone.shared_prefix_tokens)
+    assert alone.num_bad_rows == 1
+    assert beside == here
+    assert {finding.rule for finding in here} == {"over_context"}
+
+
+def test_a_process_that_dies_is_an_error_and_no_half_table(file: Path, tokenizer: RowTokenizer) -> None:
+    with count_tokens(file, tokenizer, 512, num_processes=1) as counter:
+        (child,) = psutil.Process().children()
+        child.kill()
+        child.wait(10)
+        tally = TokenTally(counter)
+        tally.add(next(scan_module.scan(file)))
+        with pytest.raises(Unavailable, match="ended with status"):
+            list(tally.rest())
+    assert not psutil.Process().children()
+
+
+@pytest.mark.parametrize("kind", ["preference", "reinforcement"])
+def test_a_report_does_not_make_a_file_of_another_kind_fit_for_training(
+    kind: str, tmp_path: Path, tokenizer: RowTokenizer
+) -> None:
+    user, answer = {"role": "user", "content": "red"}, {"role": "assistant", "content": "blue"}
+    row = (
+        {"input": {"messages": [user]}, "preferred_output": [answer], "non_preferred_output": [user | answer]}
+        if kind == "preference"
+        else {"messages": [user], "reference": "blue"}
+    )
+    path = tiny.write_lines(tmp_path / "rows.jsonl", [msgspec.json.encode(row)] * 12)
+    cache = TokenCache(tmp_path)
+    check(path, tokenizer=tokenizer, limit_tokens=512, cache=cache)
+    with pytest.raises(DataError, match="supervised training takes conversations"):
+        check_training_file(path, tokenizer=tokenizer, max_row_tokens=512, cache=cache)
+
+
+def test_counts_of_a_file_that_changed_meanwhile_are_not_kept(tmp_path: Path, tokenizer: RowTokenizer) -> None:
+    path = tiny.write_lines(tmp_path / "rows.jsonl", tiny.chat_lines(12, turns=1))
+
+    def change(done: int, total: int) -> None:
+        with path.open("ab") as file:
+            file.write(chat("one", "more") + b"\n")
+
+    report = check(path, tokenizer=tokenizer, limit_tokens=512, cache=TokenCache(tmp_path), progress=change)
+    assert TokenCache(tmp_path).find(report.sha256, tokenizer.identity, 512) is None

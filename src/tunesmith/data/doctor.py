@@ -20,9 +20,8 @@ from tunesmith.data.content.turns import RowView, view
 from tunesmith.data.findings import Finding, FindingLog, Sink, Verdict
 from tunesmith.data.read import Progress
 from tunesmith.data.report import DatasetReport, Skipped, TokenStats
-from tunesmith.data.rows import Kind, kind_of
+from tunesmith.data.rows import Kind, kind_of, num_messages
 from tunesmith.data.rules import RULES
-from tunesmith.data.sample import sample_texts
 from tunesmith.data.scan import Batch, scan
 from tunesmith.data.sets.answers import Preferences, Refusals
 from tunesmith.data.sets.endings import Endings
@@ -34,9 +33,10 @@ from tunesmith.data.sets.relevance import Embed, Relevance
 from tunesmith.data.sets.repeats import Repeats
 from tunesmith.data.sets.rule import SetRule
 from tunesmith.data.sets.sizes import Lengths, SystemPrompts, size_findings
-from tunesmith.data.token_cache import TokenCache
+from tunesmith.data.token_cache import TokenCache, is_same_file
+from tunesmith.data.token_counter import TokenTally, count_tokens
 from tunesmith.data.token_stats import token_stats
-from tunesmith.data.token_table import TableBuilder
+from tunesmith.data.token_table import TokenTable
 from tunesmith.data.tokens import Completions, RowTokenizer
 
 Depth = Literal["structure", "tokens", "full"]
@@ -70,40 +70,40 @@ def check(
     Raises NotFound for a model that is not installed, OSError for a file that cannot be read. Bad rows are findings.
     """
     path = Path(path)
-    counter = None if depth == "structure" else _counter(model, tokenizer, limit_tokens, completions, settings)
-    visit = _Visit(FindingLog(sink), counter, _Content(embed) if depth == "full" else None)
-    if counter is not None:
-        counter.tokenizer.prove(sample_texts(path))
-    for batch in scan(path, kind=kind, progress=progress):
-        visit.see(batch)
+    before = path.stat()
+    target = None if depth == "structure" else _target(model, tokenizer, limit_tokens, completions, settings)
+    visit = _Visit(FindingLog(sink), _Content(embed) if depth == "full" else None)
+    batches = scan(path, kind=kind, progress=progress)
+    table = None
+    if target is None:
+        visit.read(batches)
+    else:
+        table = visit.read_and_count(batches, path, target)
     visit.conclude(None if validation is None else Path(validation))
-    report = visit.report(path)
-    if counter is not None and cache is not None:
-        cache.keep(counter.builder.table(), report.sha256, counter.tokenizer.identity, counter.limit)
+    report = visit.report(path, target, table)
+    if target is not None and table is not None and cache is not None and is_same_file(before, path.stat()):
+        cache.keep(table, report.sha256, target.tokenizer.identity, target.limit)
     return report
 
 
-class _Counter(msgspec.Struct):
-    """Counts tokens for one model."""
+class _Target(msgspec.Struct):
+    """The model whose tokens are counted."""
 
     model: str
     tokenizer: RowTokenizer
     limit: int
-    builder: TableBuilder
 
-    def stats(self) -> TokenStats | None:
-        return token_stats(
-            self.builder.table(), model=self.model, tokenizer_sha256=self.tokenizer.identity, limit=self.limit
-        )
+    def stats(self, table: TokenTable) -> TokenStats | None:
+        return token_stats(table, model=self.model, tokenizer_sha256=self.tokenizer.identity, limit=self.limit)
 
 
-def _counter(
+def _target(
     model: str | None,
     tokenizer: RowTokenizer | None,
     limit: int | None,
     completions: Completions | None,
     settings: Settings | None,
-) -> _Counter | None:
+) -> _Target | None:
     """None when no model was named and none is installed."""
     if tokenizer is None:
         settings = settings or load_settings()
@@ -120,7 +120,7 @@ def _counter(
         tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), completions=completions)
         model, limit = base.id, min(limit or base.context_tokens, base.context_tokens)
     assert limit is not None, "a tokenizer comes with its limit"
-    return _Counter(model or "given", tokenizer, limit, TableBuilder(tokenizer, limit))
+    return _Target(model or "given", tokenizer, limit)
 
 
 class _Content:
@@ -154,27 +154,45 @@ class _Content:
 class _Visit:
     """One file's check."""
 
-    def __init__(self, log: FindingLog, counter: _Counter | None, content: _Content | None):
+    def __init__(self, log: FindingLog, content: _Content | None):
         self._log = log
-        self._counter = counter
         self._content = content
         self._num_rows = 0
         self._num_bad_rows = 0
         self._kind: Kind | None = None
         self._messages: Counter[int] = Counter()
 
-    def see(self, batch: Batch) -> None:
-        findings = batch.findings
-        for line, raw, row in zip(batch.numbers, batch.raws, batch.rows, strict=True):
-            if self._counter is not None:
-                findings += self._counter.builder.add(row, line, len(raw))
+    def read(self, batches: Iterable[Batch]) -> None:
+        """Every row, without counting tokens."""
+        for batch in batches:
+            self._look(batch)
+            self._close(batch, [])
+
+    def read_and_count(self, batches: Iterable[Batch], path: Path, target: _Target) -> TokenTable:
+        with count_tokens(path, target.tokenizer, target.limit) as counter:
+            tally = TokenTally(counter)
+            for batch in batches:
+                tally.add(batch)
+                self._look(batch)
+                for done in tally.due():
+                    self._close(*done)
+            for done in tally.rest():
+                self._close(*done)
+        return tally.table()
+
+    def _look(self, batch: Batch) -> None:
+        """What the rows say, added to the batch's findings."""
+        content = self._content
+        for line, row in zip(batch.numbers, batch.rows, strict=True):
             if row is None:
                 continue
-            seen = view(row, line)
             self._kind = self._kind or kind_of(row)
-            self._messages[seen.num_messages] += 1
-            if self._content is not None:
-                findings += self._content.see(seen)
+            self._messages[num_messages(row)] += 1
+            if content is not None:
+                batch.findings += content.see(view(row, line))
+
+    def _close(self, batch: Batch, token_findings: list[Finding]) -> None:
+        findings = batch.findings + token_findings
         self._num_rows += len(batch.numbers)
         self._num_bad_rows += len({finding.line for finding in findings if RULES[finding.rule].severity == "error"})
         self._note(sorted(findings, key=lambda finding: finding.line or 0))
@@ -189,7 +207,7 @@ class _Visit:
         if validation is not None:
             self._note(leak_findings(self._content.near, _prompts_of(validation, self._kind)))
 
-    def report(self, path: Path) -> DatasetReport:
+    def report(self, path: Path, target: _Target | None, table: TokenTable | None) -> DatasetReport:
         content = self._content
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -205,11 +223,11 @@ class _Visit:
             num_warnings=self._log.count("warning"),
             num_hints=self._log.count("hint"),
             groups=self._log.groups(),
-            tokens=self._counter.stats() if self._counter is not None else None,
+            tokens=target.stats(table) if target is not None and table is not None else None,
             labels=content.labels.counts() if content is not None else None,
             languages=content.languages.counts() if content is not None else {},
             messages_per_row=dict(sorted(self._messages.items())),
-            skipped=list(self._skipped()),
+            skipped=list(self._skipped(target)),
         )
 
     def _note(self, findings: Iterable[Finding]) -> None:
@@ -221,8 +239,8 @@ class _Visit:
             return "errors"
         return "warnings" if self._log.count("warning") else "good"
 
-    def _skipped(self) -> Iterator[Skipped]:
-        if self._counter is None:
+    def _skipped(self, target: _Target | None) -> Iterator[Skipped]:
+        if target is None:
             yield Skipped(rule="over_context", reason="No model was named or installed: tokens were not counted.")
         for rule in self._content.rules if self._content is not None else ():
             yield from rule.skipped()

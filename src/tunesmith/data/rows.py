@@ -108,6 +108,16 @@ def kind_of(row: Row) -> Kind:
     return _KINDS[type(row)]
 
 
+def num_messages(row: Row) -> int:
+    """Messages of a row; of a preference its prompt's and one output's, of a completion the two texts."""
+    match row:
+        case ChatRow() | ReinforcementRow():
+            return len(row.messages)
+        case PreferenceRow():
+            return len(row.input.messages) + len(row.preferred_output)
+    return 2
+
+
 Keys = frozenset[str]
 """Top-level keys of a row, without those whose value is null."""
 

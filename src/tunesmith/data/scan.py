@@ -20,6 +20,8 @@ from tunesmith.data.rows import Keys, Kind, Row, top_level_keys
 
 _BATCH_BYTES = 2**20
 _BATCH_LINES = 8192
+BATCH_MULTIPLE = 16
+"""Rows of a batch are a multiple of this, but for the last one: what is counted in groups never crosses its end."""
 _BATCH_FINDINGS = 10_000
 _SURVEY_ROWS = 100
 _SURVEY_LINES = 1000
@@ -131,10 +133,16 @@ class _Scanner:
                 self._add_row(batch, number, text)
             else:
                 batch.findings.append(Finding(rule="blank_line", what="The line is blank.", line=number))
-            is_full = num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES
-            if is_full or len(batch.findings) >= _BATCH_FINDINGS:
+            if self._is_full(batch, number, num_bytes):
                 break
         return batch
+
+    @staticmethod
+    def _is_full(batch: Batch, number: int, num_bytes: int) -> bool:
+        if len(batch.findings) >= _BATCH_FINDINGS:
+            return True
+        is_enough = num_bytes >= _BATCH_BYTES or number - batch.first_line >= _BATCH_LINES
+        return is_enough and len(batch.numbers) % BATCH_MULTIPLE == 0
 
     def _add_row(self, batch: Batch, number: int, raw: bytes) -> None:
         row, findings = read_row(raw, number, self._kind)

@@ -20,6 +20,11 @@ VERSION = 1
 """To be raised when the same rows would give another table: rendering, marks, digests or shared prefixes changed."""
 
 
+def is_same_file(before: os.stat_result, after: os.stat_result) -> bool:
+    """Whether a file was left alone between two looks: only then do its digest and its table belong together."""
+    return (before.st_size, before.st_mtime_ns, before.st_ino) == (after.st_size, after.st_mtime_ns, after.st_ino)
+
+
 class TokenCache:
     """Tables in ``home/cache/tokens``. Safe for several processes: a table is written whole or not at all."""
 

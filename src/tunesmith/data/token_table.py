@@ -1,7 +1,6 @@
 """Tokens of a file, one entry a row: what counts, prices, cuts and proves a run without the tokens themselves."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -9,12 +8,9 @@ import numpy.typing as npt
 
 from tunesmith.core.errors import DataError
 from tunesmith.data.digest import ROW_DIGEST_BYTES, row_digest, set_digest
-from tunesmith.data.findings import Finding, Sink
+from tunesmith.data.findings import Finding
 from tunesmith.data.formats import Row
 from tunesmith.data.prefixes import PrefixCounter
-from tunesmith.data.read import Progress
-from tunesmith.data.sample import sample_texts
-from tunesmith.data.scan import scan
 from tunesmith.data.token_findings import oversized_finding, refused_finding, token_findings
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
 
@@ -62,40 +58,93 @@ class TokenTable(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return set_digest([chosen.tobytes()])
 
 
-class TableBuilder:
-    """Makes a table row by row. Memory: some 50 bytes a row."""
+class TokenBlock(msgspec.Struct, frozen=True, kw_only=True):
+    """Some rows of a table in a form that travels between processes, and what the token rules say of them."""
 
-    def __init__(self, tokenizer: RowTokenizer, limit: int):
+    numbers: bytes
+    """(rows, 4) int64: line, tokens, supervised tokens, tokens of the longest sequence."""
+    digests: bytes
+    num_bad_rows: int
+    shared_prefix_tokens: int
+    findings: list[Finding]
+
+
+class TableBuilder:
+    """Makes a table row by row, or from blocks. Memory: some 50 bytes a row.
+
+    Prefixes are shared in batches of ``SHARED_BATCH_ROWS`` rows, and never across the end of a block.
+    """
+
+    def __init__(self, tokenizer: RowTokenizer | None = None, limit: int = 0):
+        """Without a tokenizer it takes blocks only."""
         self._tokenizer = tokenizer
         self._limit = limit
         self._numbers: list[npt.NDArray[np.int64]] = []
         self._block: list[tuple[int, int, int, int]] = []
         self._digests = bytearray()
         self._num_bad_rows = 0
+        self._num_shared_tokens = 0
         self._prefixes = PrefixCounter(SHARED_BATCH_ROWS)
 
     def add(self, row: Row | None, line: int, num_bytes: int) -> list[Finding]:
         """Tokenise a row of ``num_bytes``; None is a row that could not be read. Returns what is wrong with it."""
         if row is None:
-            self._num_bad_rows += 1
+            self._add_bad()
             return []
         try:
             return self.add_or_raise(row, line, num_bytes)
         except DataError as error:
+            self._add_bad()
             return [refused_finding(error, line)]
 
     def add_or_raise(self, row: Row, line: int, num_bytes: int) -> list[Finding]:
-        """The same; raises DataError where ``encode_row`` refuses the row."""
-        self._num_bad_rows += 1
+        """The same; raises DataError where ``encode_row`` refuses the row, which then has no place in the table."""
+        assert self._tokenizer is not None
         oversized = oversized_finding(num_bytes, self._limit, line)
         if oversized is not None:
+            self._add_bad()
             return [oversized]
         sequences = self._tokenizer.encode_row(row, line)
         findings = token_findings(row, sequences, line, limit=self._limit, tokenizer=self._tokenizer)
-        if not any(finding.rule == "zero_supervised_tokens" for finding in findings):
-            self._num_bad_rows -= 1
+        if any(finding.rule == "zero_supervised_tokens" for finding in findings):
+            self._add_bad()
+        else:
             self._count(sequences, line)
         return findings
+
+    def absorb(self, block: TokenBlock) -> None:
+        """Add the rows of a block behind those that are there."""
+        self._close_block()
+        self._numbers.append(np.frombuffer(block.numbers, np.int64).reshape(-1, 4))
+        self._digests += block.digests
+        self._num_bad_rows += block.num_bad_rows
+        self._num_shared_tokens += block.shared_prefix_tokens
+
+    def block(self, findings: list[Finding]) -> TokenBlock:
+        """All rows so far."""
+        return TokenBlock(
+            numbers=self._all_numbers().tobytes(),
+            digests=bytes(self._digests),
+            num_bad_rows=self._num_bad_rows,
+            shared_prefix_tokens=self._num_shared_tokens + self._prefixes.num_shared_tokens,
+            findings=findings,
+        )
+
+    def table(self) -> TokenTable:
+        numbers = self._all_numbers()
+        return TokenTable(
+            lines=numbers[:, 0],
+            num_tokens=numbers[:, 1],
+            num_supervised=numbers[:, 2],
+            longest=numbers[:, 3],
+            digests=np.frombuffer(bytes(self._digests), np.uint8).reshape(-1, ROW_DIGEST_BYTES),
+            num_bad_rows=self._num_bad_rows,
+            shared_prefix_tokens=self._num_shared_tokens + self._prefixes.num_shared_tokens,
+        )
+
+    def _add_bad(self) -> None:
+        self._num_bad_rows += 1
+        self._prefixes.add([])  # it has its place in a batch: which rows share one depends on the file alone
 
     def _count(self, sequences: list[TokenSequence], line: int) -> None:
         lengths = [len(sequence.token_ids) for sequence in sequences]
@@ -106,39 +155,11 @@ class TableBuilder:
         if len(self._block) >= 4096:
             self._close_block()
 
-    def table(self) -> TokenTable:
+    def _all_numbers(self) -> npt.NDArray[np.int64]:
         self._close_block()
-        numbers = np.concatenate(self._numbers) if self._numbers else np.empty((0, 4), np.int64)
-        return TokenTable(
-            lines=numbers[:, 0],
-            num_tokens=numbers[:, 1],
-            num_supervised=numbers[:, 2],
-            longest=numbers[:, 3],
-            digests=np.frombuffer(bytes(self._digests), np.uint8).reshape(-1, ROW_DIGEST_BYTES),
-            num_bad_rows=self._num_bad_rows,
-            shared_prefix_tokens=self._prefixes.num_shared_tokens,
-        )
+        return np.concatenate(self._numbers) if self._numbers else np.empty((0, 4), np.int64)
 
     def _close_block(self) -> None:
         if self._block:
             self._numbers.append(np.array(self._block, np.int64))
             self._block = []
-
-
-def tokenise_file(
-    path: Path,
-    tokenizer: RowTokenizer,
-    *,
-    limit: int,
-    progress: Progress | None = None,
-    sink: Sink | None = None,
-) -> TokenTable:
-    """The table of a file of any kind. The sink is given what the token rules find; reading's own findings are not."""
-    tokenizer.prove(sample_texts(path))
-    builder = TableBuilder(tokenizer, limit)
-    for batch in scan(path, progress=progress):
-        for line, raw, row in zip(batch.numbers, batch.raws, batch.rows, strict=True):
-            for finding in builder.add(row, line, len(raw)):
-                if sink is not None:
-                    sink(finding)
-    return builder.table()

@@ -42,6 +42,16 @@ class TokenSequence(msgspec.Struct, frozen=True):
         return self.is_trained.count(1)
 
 
+class TokenizerRecipe(msgspec.Struct, frozen=True, kw_only=True):
+    """All that a row tokenizer is made of, for another process."""
+
+    tokenizer_json: str
+    template: str
+    special_tokens: dict[str, str]
+    today: date
+    completions: Completions | None
+
+
 class RowTokenizer:
     """Renders and tokenises rows for one model. Each distinct piece of text is tokenised once."""
 
@@ -49,6 +59,7 @@ class RowTokenizer:
         """``completions``: how a prompt with its completion is read; None refuses such a row."""
         tokenizer.no_truncation()
         tokenizer.no_padding()
+        self._tokenizer = tokenizer
         self._encoder = TextEncoder(tokenizer)
         self._template = template
         self.completions = completions
@@ -77,6 +88,21 @@ class RowTokenizer:
             source = (template_dir / "chat_template.jinja").read_text(encoding="utf-8")
             template = ChatTemplate(source, template.special_tokens, today)
         return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template, completions)
+
+    @classmethod
+    def from_recipe(cls, recipe: TokenizerRecipe) -> "RowTokenizer":
+        """The same tokenizer as the one whose ``recipe`` it is."""
+        template = ChatTemplate(recipe.template, recipe.special_tokens, recipe.today)
+        return cls(Tokenizer.from_str(recipe.tokenizer_json), template, recipe.completions)
+
+    def recipe(self) -> TokenizerRecipe:
+        return TokenizerRecipe(
+            tokenizer_json=self._tokenizer.to_str(),
+            template=self._template.source,
+            special_tokens=self._template.special_tokens,
+            today=self._template.today,
+            completions=self.completions,
+        )
 
     @property
     def template(self) -> ChatTemplate:

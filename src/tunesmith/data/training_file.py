@@ -14,7 +14,7 @@ from tunesmith.data.rules import RULES
 from tunesmith.data.sample import sample_texts
 from tunesmith.data.scan import detect_kind
 from tunesmith.data.split import held_out_rows
-from tunesmith.data.token_cache import TokenCache
+from tunesmith.data.token_cache import TokenCache, is_same_file
 from tunesmith.data.token_findings import oversized_finding
 from tunesmith.data.token_table import TableBuilder, TokenTable
 from tunesmith.data.tokens import RowTokenizer
@@ -61,11 +61,13 @@ def check_training_file(
     Raises DataError with code ``invalid_n_examples`` for too few rows, else ``invalid_training_file`` or
     ``invalid_validation_file`` (from ``param``), with line, JSON path and mend of the first bad row.
     """
+    before = path.stat()
+    kind = _kind_of_file(path, param)
     sha256 = "" if cache is None else sha256_of_file(path)
     table = None if cache is None else cache.find(sha256, tokenizer.identity, max_row_tokens)
     if table is None or not table.fits(max_row_tokens):
-        table = _tokenise(path, tokenizer, max_row_tokens, param)
-        if cache is not None:
+        table = _tokenise(path, tokenizer, max_row_tokens, kind, param)
+        if cache is not None and is_same_file(before, path.stat()):
             cache.keep(table, sha256, tokenizer.identity, max_row_tokens)
     _require_examples(table.num_rows, min_examples, param)
     return DatasetFacts(
@@ -118,12 +120,21 @@ def sha256_of_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _tokenise(path: Path, tokenizer: RowTokenizer, max_row_tokens: int, param: str) -> TokenTable:
+def _kind_of_file(path: Path, param: str) -> Kind:
+    """Before anything kept is believed: a report keeps the counts of files of other kinds too."""
+    try:
+        return supervised_kind(path)
+    except DataError as error:
+        bad = _BadRows()
+        bad.add(error)
+        raise bad.summary(f"invalid_{param}", param) from None
+
+
+def _tokenise(path: Path, tokenizer: RowTokenizer, max_row_tokens: int, kind: Kind, param: str) -> TokenTable:
     code = f"invalid_{param}"
     bad = _BadRows()
     builder = TableBuilder(tokenizer, max_row_tokens)
     try:
-        kind = supervised_kind(path)
         tokenizer.prove(sample_texts(path))
         for line, raw in read_lines(path):
             try:

@@ -60,6 +60,8 @@ def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path |
     quote = no_quote = None
     try:
         quote = _quote(settings, job, run)
+    except DataError:
+        raise
     except InvalidRequest as error:
         no_quote = str(error)
     run_dir.write_spec(run.spec)
