@@ -93,7 +93,7 @@ def test_a_job_on_a_tuned_model_is_quoted_exactly_too(real_world: World) -> None
     done = real_world.look_until_status(real_world.service.create(request).id, "succeeded")
     assert (before.model, before.base_model) == (first.fine_tuned_model, "tiny")
     assert done.trained_tokens == before.trained_tokens == quote_of(done).trained_tokens
-    assert before.time.basis == "past runs", "the first job is a past run of the same base model"
+    assert before.time.basis == "probe and past runs", "the first job is a past run of the same base model, and small"
     assert not list(real_world.settings.home.glob("estimate-*"))
 
 

@@ -14,7 +14,7 @@ from tunesmith.metering.footprint import Fit, ModelShape
 from tunesmith.metering.machine import Machine
 from tunesmith.metering.money import Money, token_cost
 from tunesmith.metering.prices import PriceTable
-from tunesmith.metering.rates import Basis, PastPeak, Rate
+from tunesmith.metering.rates import Basis, PastPeak, Rate, RunWork
 
 PUBLISHED_NOTE = "At our token count; their tokenizer counts somewhat otherwise."
 
@@ -171,16 +171,17 @@ def published_costs(prices: PriceTable, trained_tokens: int) -> list[PublishedCo
 
 
 def _time(spec: RunSpec, counts: WorkCounts, computed_tokens: int, rate: Rate) -> TimeRange:
-    likely = rate.seconds(
+    work = RunWork(
         computed_tokens=computed_tokens,
         num_steps=spec.total_steps,
         eval_tokens=_eval_tokens(spec, counts),
         num_epochs=spec.n_epochs,
     )
+    low, high = rate.range_s(work)
     return TimeRange(
-        low_s=round(likely * rate.fastest, 1),
-        likely_s=round(likely, 1),
-        high_s=round(likely * rate.slowest, 1),
+        low_s=round(low, 1),
+        likely_s=round(rate.seconds(work), 1),
+        high_s=round(high, 1),
         basis=rate.basis,
         detail=rate.detail,
     )
