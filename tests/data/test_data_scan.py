@@ -123,11 +123,11 @@ def test_a_key_in_some_rows_only_is_a_warning_that_keeps_the_row(scanned: Callab
     odd = {"messages": [{"role": "system", "content": "s"}, USER, ANSWER], "tools": []}
     batches = scanned(b"\n".join([*lines_of(odd), *GOOD[:3], *lines_of(odd)]))
     assert ruled(batches) == [("inconsistent_keys", 1), ("inconsistent_keys", 5)]
-    assert "it has ['tools']" in findings_of(batches)[0].what
+    assert 'it has "tools"' in findings_of(batches)[0].what
     assert None not in batches[0].rows
     batches = scanned(b"\n".join(lines_of(PROMPT, PROMPT, {**PROMPT, "answer": None, "level": 1})))
     assert ruled(batches) == [("inconsistent_keys", 3)]
-    assert "it has ['level'] and it lacks ['answer']" in findings_of(batches)[0].what
+    assert 'it has "level" and it lacks "answer"' in findings_of(batches)[0].what
 
 
 def test_old_and_new_names_of_pairs_may_mix(scanned: Callable[..., list[Batch]]) -> None:

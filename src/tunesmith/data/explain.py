@@ -9,9 +9,9 @@ import msgspec
 
 from tunesmith.data.conversation import note_row
 from tunesmith.data.findings import Finding
-from tunesmith.data.foreign import suggestion
+from tunesmith.data.foreign import normal_role, suggestion
 from tunesmith.data.json_line import parse_line
-from tunesmith.data.notes import RowNotes, cut, kind_name, member, quoted
+from tunesmith.data.notes import RowNotes, cut, kind_name, member, plain_words, quoted
 from tunesmith.data.rows import (
     ROLES,
     ChatRow,
@@ -44,8 +44,16 @@ def explain_row(raw: bytes, line: int, kind: Kind | None = None) -> list[Finding
     if isinstance(value, dict):
         _explain_object(value, kind or guess_kind(value) or "chat", notes)
     elif not notes.has_errors():
-        notes.add("data_type", f"The line is not a JSON object but {kind_name(value)}.", "$")
+        what = f"The line is not a JSON object but {kind_name(value)}.{_as_rows(value)}"
+        notes.add("data_type", what, "$")
     return notes.findings()
+
+
+def _as_rows(value: object) -> str:
+    """What to do with a list that holds the rows."""
+    if not isinstance(value, list) or not value or not all(isinstance(row, dict) for row in value):
+        return ""
+    return f" It holds {len(value):,} objects: write each of them on a line of its own, without the brackets."
 
 
 def guess_kind(value: dict[str, Any]) -> Kind | None:
@@ -192,7 +200,9 @@ def _has_role(value: dict[str, Any], path: str, notes: RowNotes) -> bool:
         keys = cut(", ".join(sorted(value)[:20]) or "none")
         notes.add("message_missing_key", f'The message has no "role" (keys found: {keys}).', path)
     elif value["role"] not in ROLES:
-        notes.add("unrecognized_role", f"The role is {quoted(value['role'])}.", f"{path}.role")
+        role = value["role"]
+        is_by_hand = not isinstance(role, str) or normal_role(role) is None
+        notes.add("unrecognized_role", f"The role is {quoted(role)}.", f"{path}.role", is_by_hand=is_by_hand)
     else:
         return True
     return False
@@ -212,7 +222,9 @@ def _converted(value: Any, type: Any, path: str, notes: RowNotes, rule: str = "w
         return msgspec.convert(value, type)
     except msgspec.ValidationError as bad:
         what, _, inner = str(bad).partition(" - at `$")
-        notes.add(rule, f"{cut(what)}.", path + inner.rstrip("`"))
+        if rule == "invalid_weight":
+            what = f"The weight is {quoted(value)}; it must be the whole number 0 or 1"
+        notes.add(rule, f"{cut(plain_words(what))}.", path + inner.rstrip("`"))
         return None
 
 
@@ -221,7 +233,7 @@ def _note_parts(parts: list[Any], path: str, notes: RowNotes) -> bool:
     types = [part.get("type") if isinstance(part, dict) else "text" for part in parts]
     images = [index for index, type in enumerate(types) if type == "image_url"]
     if images:
-        what = f"{len(images)} image(s), which no model here can see."
+        what = f"{len(images)} {'image' if len(images) == 1 else 'images'}, which no model here can see."
         notes.add("image_content", what, f"{path}[{images[0]}]")
     others = [index for index, type in enumerate(types) if type not in ("text", "image_url")]
     for index in others:

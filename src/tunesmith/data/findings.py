@@ -5,7 +5,7 @@ from typing import Literal
 
 import msgspec
 
-from tunesmith.data.rules import RULES, FixName, Severity
+from tunesmith.data.rules import RULES, FixName, Rule, Severity
 
 MAX_SAMPLES = 5
 """Sample findings kept with a group; the others are only counted, and go to the sink."""
@@ -25,6 +25,8 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """For instance ``$.messages[2].role``."""
     other_line: int | None = None
     """The line that this one repeats or contradicts."""
+    is_by_hand: bool = False
+    """The rule's fix does not help here: absent where it does, or where the rule has none."""
 
 
 class FindingGroup(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +38,7 @@ class FindingGroup(msgspec.Struct, frozen=True, kw_only=True):
     why: str
     mend: str
     fix: FixName | None
-    """The mend that a machine can do, for ``mend``; None when only a person can."""
+    """The mend that a machine can do in this file, for ``mend``; None when only a person can."""
     count: int
     samples: list[Finding]
 
@@ -50,6 +52,7 @@ class FindingLog:
     def __init__(self, sink: Sink | None = None):
         self._sink = sink
         self._counts: dict[str, int] = {}
+        self._num_by_hand: dict[str, int] = {}
         self._samples: dict[str, list[Finding]] = {}
 
     def add(self, finding: Finding) -> None:
@@ -57,6 +60,8 @@ class FindingLog:
         rule = finding.rule
         count = self._counts.get(rule, 0)
         self._counts[rule] = count + 1
+        if finding.is_by_hand:
+            self._num_by_hand[rule] = self._num_by_hand.get(rule, 0) + 1
         if count < MAX_SAMPLES:
             self._samples.setdefault(rule, []).append(finding)
         if self._sink is not None:
@@ -65,12 +70,21 @@ class FindingLog:
     def count(self, severity: Severity) -> int:
         return sum(number for rule, number in self._counts.items() if RULES[rule].severity == severity)
 
-    def groups(self) -> list[FindingGroup]:
-        """Errors first, then warnings, then hints; the most frequent rule of a severity first."""
-        order = sorted(self._counts, key=lambda id: (SEVERITY_ORDER[RULES[id].severity], -self._counts[id], id))
-        return [self._group(rule) for rule in order]
+    def groups(self, *, can_drop: bool = True) -> list[FindingGroup]:
+        """Errors first, then warnings, then hints; the most frequent rule of a severity first.
 
-    def _group(self, id: str) -> FindingGroup:
+        ``can_drop``: whether a row would be left without those that have errors; else dropping them is no mend.
+        """
+        order = sorted(self._counts, key=lambda id: (SEVERITY_ORDER[RULES[id].severity], -self._counts[id], id))
+        return [self._group(rule, can_drop) for rule in order]
+
+    def _fix(self, rule: Rule, can_drop: bool) -> FixName | None:
+        fix = rule.fix
+        if self._num_by_hand.get(rule.id, 0) == self._counts[rule.id]:
+            fix = "drop_rows" if rule.severity == "error" else None
+        return None if fix == "drop_rows" and not can_drop else fix
+
+    def _group(self, id: str, can_drop: bool) -> FindingGroup:
         rule = RULES[id]
         return FindingGroup(
             rule=id,
@@ -78,7 +92,7 @@ class FindingLog:
             title=rule.title,
             why=rule.why,
             mend=rule.mend,
-            fix=rule.fix,
+            fix=self._fix(rule, can_drop),
             count=self._counts[id],
             samples=self._samples[id],
         )

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from tunesmith.data.rows import ROLES, Role
+
 _CHAT = '{"messages": [{"role": "user", "content": %s}, {"role": "assistant", "content": %s}]}'
 _PAIRS = (
     ("question", "answer"),
@@ -15,6 +17,19 @@ _PAIRS = (
     ("source", "target"),
     ("text", "label"),
 )
+
+_USER: Role = "user"
+_ASSISTANT: Role = "assistant"
+_NORMAL_ROLES: dict[str, Role] = {
+    **{role: role for role in ROLES},
+    **dict.fromkeys(("ai", "bot", "chatbot", "chatgpt", "gpt", "model"), _ASSISTANT),
+    **dict.fromkeys(("human", "prompter"), _USER),
+}
+
+
+def normal_role(name: str) -> Role | None:
+    """The role that another program calls so, or writes in capitals; None for one that nobody knows."""
+    return _NORMAL_ROLES.get(name.strip().lower())
 
 
 def suggestion(value: dict[str, Any]) -> str:

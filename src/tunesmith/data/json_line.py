@@ -169,7 +169,7 @@ def _mended(value: Any) -> Any:
         return [_mended(inner) for inner in value]
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
-    return 0 if isinstance(value, _NotANumber | _TooLarge) else value
+    return 1 if isinstance(value, _NotANumber | _TooLarge) else value  # as a weight it leaves the message learned
 
 
 def _note_keys(value: _Object, path: str, notes: RowNotes) -> None:

@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from tunesmith.data.content.personal import mask
+from tunesmith.data.foreign import normal_role
 from tunesmith.data.texts import Place, arguments, roles, texts
 
 Places = Callable[[object], Iterator[Place]]
@@ -26,12 +27,6 @@ class Edit(msgspec.Struct, frozen=True):
 
 
 _decoder = msgspec.json.Decoder()
-_NORMAL_ROLE = {
-    **dict.fromkeys(("system", "developer", "user", "assistant", "tool", "function")),
-    **dict.fromkeys(("ai", "bot", "chatbot", "chatgpt", "gpt", "model"), "assistant"),
-    **dict.fromkeys(("human", "prompter"), "user"),
-}
-"""Lower-case name -> the name to use; None: itself."""
 _MASKED_NUMBER = re.compile(r"(?<=[:,\[ ])(\[[A-Z]+\])(?=\s*[,\]}])")
 """A mask in the place of a number in JSON."""
 
@@ -64,8 +59,7 @@ def _stripped(place: Place) -> str:
 
 
 def _normal_role(place: Place) -> str:
-    name = place.text.strip().lower()
-    return (_NORMAL_ROLE[name] or name) if name in _NORMAL_ROLE else place.text
+    return normal_role(place.text) or place.text
 
 
 def _masked(place: Place) -> str:

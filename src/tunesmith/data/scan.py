@@ -163,6 +163,6 @@ class _Scanner:
     def _note_keys(self, keys: Keys, number: int, batch: Batch) -> None:
         """A key that most rows have and this one has not, or the other way round."""
         changes = (("it has", keys - self._keys), ("it lacks", self._keys - keys))
-        said = " and ".join(f"{word} {quoted(sorted(some))}" for word, some in changes if some)
+        said = " and ".join(f"{word} {', '.join(map(quoted, sorted(some)))}" for word, some in changes if some)
         what = f"The keys are not those of the other rows: {said}."
         batch.findings.append(Finding(rule="inconsistent_keys", what=what, line=number, json_path="$"))

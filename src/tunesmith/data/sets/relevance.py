@@ -39,7 +39,6 @@ class Relevance:
     def __init__(self, embed: Embed | None):
         self._embed = embed
         self._pairs: EvenSample[tuple[int, str, str]] = EvenSample(_LIMIT)
-        self._reason: str | None = None if embed else NO_EMBEDDER
 
     def add(self, row: RowView) -> None:
         if self._embed is None or row.is_call:
@@ -52,11 +51,9 @@ class Relevance:
         if self._embed is None:
             return
         if len({answer for _, _, answer in pairs}) < MANY_ROWS:
-            self._reason = "Fewer than 30 rows have a prompt and an answer in words; labels and calls are not measured."
             return
         own, prompt_rank, answer_rank = self._similarities(pairs)
         if np.median(np.maximum(prompt_rank, answer_rank)) > _RELATED:
-            self._reason = "The answers of this set are no more alike to their own prompts than to others."
             return
         for place in np.flatnonzero(np.minimum(prompt_rank, answer_rank) >= _UNRELATED):
             share = 100 * min(prompt_rank[place], answer_rank[place])
@@ -64,8 +61,9 @@ class Relevance:
             yield Finding(rule=_RULE, what=what, line=pairs[place][0])
 
     def skipped(self) -> Iterator[Skipped]:
-        if self._reason is not None:
-            yield Skipped(rule=_RULE, reason=self._reason)
+        """Not that there was nothing to compare, which nobody can mend."""
+        if self._embed is None:
+            yield Skipped(rule=_RULE, reason=NO_EMBEDDER)
         elif not self._pairs.is_whole:
             seen = f"{len(self._pairs.items):,} of {self._pairs.num_seen:,} rows"
             yield Skipped(rule=_RULE, reason=f"Looked at an even sample of {seen} with words on both sides.")
@@ -76,9 +74,8 @@ class Relevance:
         """(N,) own similarity; share of other answers nearer to the prompt; share of other prompts nearer to the
         answer."""
         assert self._embed is not None
-        prompts = self._embed([prompt for _, prompt, _ in pairs])
-        answers = self._embed([answer for _, _, answer in pairs])
-        similar = prompts @ answers.T
+        vectors = self._embed([prompt for _, prompt, _ in pairs] + [answer for _, _, answer in pairs])
+        similar = vectors[: len(pairs)] @ vectors[len(pairs) :].T
         own = np.diagonal(similar)
         others = len(pairs) - 1
         prompt_rank = (similar > own[:, None]).sum(axis=1) / others
