@@ -3,14 +3,12 @@
 import json
 import os
 import threading
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
-from httpx import Response
+from dataset_calls import COLOURS, MODEL, ROWS, chat, content_of, good_rows, jsonl, post, when_done
 from open_api import opened, settings_in
 from starlette.testclient import TestClient
 
@@ -19,8 +17,6 @@ from tunesmith.data.derived_name import derived_name
 from tunesmith.data.rules import RULES
 from tunesmith.store.repos.files import FileRepo
 
-DEADLINE_S = 120
-MODEL = "smollm2-135m-instruct"
 ENDPOINTS = [
     ("GET", ""),
     ("GET", "/report"),
@@ -30,53 +26,6 @@ ENDPOINTS = [
     ("POST", "/mend"),
     ("POST", "/split"),
 ]
-COLOURS = ("red", "green", "blue")
-
-
-def chat(user: str, assistant: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]}
-
-
-def good_rows(count: int = 30) -> list[dict[str, Any]]:
-    places = ("roof", "cellar", "kitchen", "garden", "attic")
-    return [chat(f"Case {n * 7919}: the {places[n % 5]} of house {n} leaks", COLOURS[n % 3]) for n in range(count)]
-
-
-ROWS: list[Any] = [
-    *good_rows(),
-    chat("Write to jane@example.com about it", "red"),  # line 31
-    chat("Who pays? ", " blue"),
-    good_rows()[0],
-    b"{broken",
-    {"messages": [{"role": "Human", "content": "And the fence?"}, {"role": "gpt", "content": "green"}]},
-]
-
-
-def jsonl(rows: list[Any]) -> bytes:
-    return b"\n".join(row if isinstance(row, bytes) else json.dumps(row).encode() for row in rows)
-
-
-def post(api: TestClient, rows: list[Any], *, purpose: str = "fine-tune", name: str = "claims.jsonl") -> str:
-    answer = api.post("/v1/files", data={"purpose": purpose}, files={"file": (name, jsonl(rows))})
-    assert answer.status_code == 200, answer.text
-    return str(answer.json()["id"])
-
-
-def when_done(ask: Callable[[], Response]) -> Response:
-    """Ask until the check has ended; every answer before says how far it is."""
-    deadline = time.monotonic() + DEADLINE_S
-    while (answer := ask()).status_code == 202:
-        status = answer.json()
-        assert status["status"] in ("queued", "running")
-        assert 0 <= status["progress"] <= 1
-        assert status["eta_s"] is None or status["eta_s"] >= 0
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return answer
-
-
-def content_of(api: TestClient, file_id: str) -> list[bytes]:
-    return api.get(f"/v1/files/{file_id}/content").content.splitlines()
 
 
 @pytest.mark.parametrize(("method", "path"), ENDPOINTS)
@@ -219,7 +168,7 @@ def test_a_preview_shows_what_is_trained(api: TestClient) -> None:
     assert len(shown["digest"]) == 32
     assert api.get(f"/api/files/{file_id}/preview").json()["error"]["param"] == "line"
     beyond = api.get(f"/api/files/{file_id}/preview?line=99")
-    assert (beyond.status_code, beyond.json()["error"]["param"]) == (400, "line")
+    assert (beyond.status_code, beyond.json()["error"]["param"]) == (404, "line")
     bad = api.get(f"/api/files/{file_id}/preview?line=35")
     assert (bad.status_code, bad.json()["error"]["code"]) == (400, "invalid_training_file")
     assert bad.json()["error"]["message"].startswith("Line 35")

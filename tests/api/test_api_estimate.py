@@ -117,9 +117,12 @@ def test_a_bad_price_table_is_a_clear_answer(api: TestClient, upload: Upload) ->
         api.post("/api/estimate/compare", json=COMPARE),
         api.post("/api/estimate", json={"model": MODEL, "training_file": upload(12)}),
     ):
-        assert answer.status_code == 400
-        assert answer.json()["error"]["code"] == "invalid_prices"
-        assert "default" in answer.json()["error"]["message"]
+        assert answer.status_code == 500
+        assert answer.headers["x-should-retry"] == "false"
+        error = answer.json()["error"]
+        assert (error["code"], error["type"]) == ("invalid_prices", "server_error")
+        assert "default" in error["message"]
+        assert str(api.app.state.settings.home) not in answer.text  # type: ignore[attr-defined]
 
 
 def test_a_comparison(shared_api: TestClient) -> None:
@@ -144,6 +147,7 @@ def test_a_comparison(shared_api: TestClient) -> None:
         ({"base": {"model": "x", "prompt_tokens": 1, "input_per_million_tokens": -1}}, None, None),
         ({"base": {"model": "x", "prompt_tokens": 1, "input_per_million_tokens": "NaN"}}, None, None),
         ({"base": {"model": "x", "prompt_tokens": 1, "input_per_million_tokens": "cheap"}}, None, None),
+        ({"base": COMPARE["base"] | {"hosting_hours_per_month": "1e-999999"}}, "base.hosting_hours_per_month", None),
         ({"base": {"model": "x", "prompt_tokens": 1, "price": 1}}, "base.price", "unknown_parameter"),
     ],
 )

@@ -24,3 +24,17 @@ def test_expired_files_go_with_their_bytes_and_others_stay(database: Database, t
     assert blobs.size("file-new") == 0
     with pytest.raises(NotFound):
         blobs.size("file-old")
+
+
+def test_what_no_file_holds_any_more_is_told(database: Database, tmp_path: Path) -> None:
+    with database.session() as session:
+        for file_id, expires_at, digest in (
+            ("file-a", 1, "a"),
+            ("file-b", 1, "a"),
+            ("file-c", 1, "c"),
+            ("file-d", 9, "c"),
+        ):
+            FileRepo(session).add(file_row(file_id, expires_at=expires_at, sha256=digest))
+    gone: list[str] = []
+    assert delete_expired_files(database, LocalBlobs(tmp_path / "blobs"), 5, gone.append) == 3
+    assert gone == ["a"]

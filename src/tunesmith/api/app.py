@@ -2,18 +2,20 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Protocol
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from starlette.concurrency import run_in_threadpool
 
 from tunesmith import __version__
 from tunesmith.api import health
 from tunesmith.api.deps import Services
-from tunesmith.api.errors import add_error_handlers
-from tunesmith.api.extra import datasets, estimate, generate
+from tunesmith.api.errors import add_error_handlers, documented_errors
+from tunesmith.api.extra import datasets, derived, estimate, generate
 from tunesmith.api.extra.data_files import DataFiles
 from tunesmith.api.extra.data_tasks import DataTasks
 from tunesmith.api.extra.generations import Generations
+from tunesmith.api.extra.leftovers import sweep
 from tunesmith.api.extra.reports import Reports
 from tunesmith.api.gate import Gate
 from tunesmith.api.keys import KeyCheck, make_first_key
@@ -28,6 +30,23 @@ from tunesmith.store.db import Database
 from tunesmith.store.repos.files import FileRepo
 
 
+class HasRouter(Protocol):
+    router: APIRouter
+
+
+PARTS: tuple[tuple[HasRouter, tuple[int, ...]], ...] = (
+    (files, (413,)),
+    (jobs, (409,)),
+    (models, (403,)),
+    (chat, (429, 503)),
+    (generate, (409, 429)),
+    (estimate, ()),
+    (datasets, (503,)),
+    (derived, (409, 429, 503)),
+)
+"""The calls, and with which errors beside those of every call they are documented."""
+
+
 def create_app(settings: Settings) -> FastAPI:
     """The ASGI application. Nothing is opened before its lifespan starts.
 
@@ -39,8 +58,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.first_key = None
     app.add_middleware(Gate, settings=settings)
     add_error_handlers(app)
-    for part in (health, files, jobs, models, chat, generate, estimate, datasets):
-        app.include_router(part.router)
+    app.include_router(health.router)
+    for part, statuses in PARTS:
+        app.include_router(part.router, responses=documented_errors(*statuses))
     return app
 
 
@@ -51,7 +71,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.first_key = await run_in_threadpool(make_first_key, services.database, settings.home)
     app.state.doorkeeper = KeyCheck(services.database)
     app.state.services = services
-    supervisor = Supervisor(settings, services.database, services.blobs)
+    supervisor = Supervisor(settings, services.database, services.blobs, forget=services.forget_content)
     supervisor.start()
     try:
         await services.router.start()
@@ -83,13 +103,17 @@ def _open(settings: Settings) -> Services:
         data_tasks=data_tasks,
         reports=Reports(settings, data_tasks),
     )
-    _forget_deleted_files(services)
+    _tidy(services)
     return services
 
 
-def _forget_deleted_files(services: Services) -> None:
-    """What was derived from files that have expired since, or were deleted by another server."""
-    with services.database.reading() as session:
-        known = FileRepo(session).list_digests()
-    services.reports.tidy(known)
-    services.data_files.forget_copies(known)
+def _tidy(services: Services) -> None:
+    """Delete what killed servers left, and what was derived from files that other servers have deleted."""
+
+    def list_known() -> set[str]:
+        with services.database.reading() as session:
+            return FileRepo(session).list_digests()
+
+    sweep(services.settings)
+    services.reports.tidy(list_known)
+    services.data_files.forget_copies(list_known)

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from tunesmith.api.extra.data_files import DataFiles
 from tunesmith.api.extra.data_tasks import DataTasks
 from tunesmith.api.extra.generations import Generations
+from tunesmith.api.extra.leftovers import forget_tokens
 from tunesmith.api.extra.reports import Reports
 from tunesmith.core.settings import Settings
 from tunesmith.jobs.service import JobService
@@ -29,6 +30,12 @@ class Services:
     data_files: DataFiles
     data_tasks: DataTasks
     reports: Reports
+
+    def forget_content(self, sha256: str) -> None:
+        """Delete what was derived from a content that no file has any more: reports quote it."""
+        self.reports.forget(sha256)
+        self.data_files.forget_copy(sha256)
+        forget_tokens(self.settings, sha256)
 
 
 def _services(request: Request) -> Services:

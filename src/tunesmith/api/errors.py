@@ -14,10 +14,35 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from tunesmith.api.wire.complaints import explain
+from tunesmith.api.wire.errors import ErrorReply
 from tunesmith.core.errors import Conflict, TunesmithError, Unauthenticated
 
 # A client that tries again gets the same answer: the official SDKs retry 409, 429 and 5xx unless told not to.
-FINAL_CODES = frozenset({"insufficient_quota", "parity_failed"})
+FINAL_CODES = frozenset({"insufficient_quota", "parity_failed", "invalid_prices"})
+# What is over within seconds: how long a client should wait before it tries again.
+RETRY_AFTER_S = {"data_tasks_busy": 2}
+
+_MEANINGS = {
+    400: "The request is wrong.",
+    401: "There is no key, or an unknown one.",
+    403: "This cannot be done to this object.",
+    404: "There is no such object.",
+    409: "The object is in a state that does not allow this.",
+    413: "The request is too large.",
+    429: "Too much at once.",
+    503: "What it takes is not there just now.",
+}
+
+
+def documented_errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """For the OpenAPI document: what every call may answer, and what some do.
+
+    The ``default`` also keeps FastAPI from declaring its own 422, which nobody gets here.
+    """
+    declared: dict[int | str, dict[str, Any]] = {"default": {"description": "Any other error.", "model": ErrorReply}}
+    for status in (400, 401, 404, *statuses):
+        declared[status] = {"description": _MEANINGS[status], "model": ErrorReply}
+    return declared
 
 
 def error_body(message: str, kind: str, param: str | None, code: str | None) -> dict[str, Any]:
@@ -34,6 +59,8 @@ def error_response(error: TunesmithError) -> Response:
     headers: dict[str, str] = {}
     if isinstance(error, Conflict) or error.code in FINAL_CODES:
         headers["x-should-retry"] = "false"
+    if error.code in RETRY_AFTER_S:
+        headers["retry-after"] = str(RETRY_AFTER_S[error.code])
     if isinstance(error, Unauthenticated):
         headers["www-authenticate"] = "Bearer"
     return JSONResponse(body_of(error), status_code=error.status, headers=headers)

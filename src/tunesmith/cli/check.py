@@ -1,6 +1,7 @@
 """``tunesmith files check``: a report on a data file."""
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -9,7 +10,7 @@ from cyclopts import Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
-from tunesmith.cli.data_paths import is_id, local_file, progress_bar
+from tunesmith.cli.data_paths import find_completions, is_id, local_file, progress_bar
 from tunesmith.cli.objects import Answer
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import Settings, load_settings
@@ -26,6 +27,7 @@ def check(
     *,
     model: str | None = None,
     validation_file: Annotated[str | None, Parameter(alias="--validation")] = None,
+    completions: Literal["chat", "plain"] | None = None,
     depth: Literal["structure", "tokens", "full"] = "full",
     as_json: show.AsJson = False,
 ) -> int:
@@ -42,17 +44,22 @@ def check(
         Count tokens for this base model; with a file's id also for a tuned one. By default the built-in model, if it is
         installed.
     validation_file
-        A path: also look for its prompts among the training rows.
+        A path or an id, as the file: also look for its prompts among the training rows.
+    completions
+        How prompts with their completions are read, as in jobs create.
     depth
         structure: only whether rows can be read; tokens: also count and fit them; full: also look at what they say.
     """
     settings = load_settings()
     if is_id(file):
-        if validation_file is not None or depth != "full":
-            raise InvalidRequest("--validation and --depth are for paths.", mend="Leave them out.")
-        reply = _check_there(settings, file, model)
+        if depth != "full":
+            raise InvalidRequest("--depth is for paths.", mend="Leave it out.")
+        if validation_file is not None and not is_id(validation_file):
+            raise InvalidRequest("--validation of a file's id is an id too.", mend="Upload the file first.")
+        query = {"model": model, "completions": completions, "validation": validation_file}
+        reply = _check_there(settings, file, query)
     else:
-        reply = _check_here(settings, local_file(file), model, validation_file, depth)
+        reply = _check_here(settings, local_file(file), model, validation_file, completions, depth)
     show.answer(reply, as_json, _show_report)
     return 1 if reply.value.num_errors else 0
 
@@ -62,6 +69,7 @@ def _check_here(
     path: Path,
     model: str | None,
     validation_file: str | None,
+    completions: Literal["chat", "plain"] | None,
     depth: Literal["structure", "tokens", "full"],
 ) -> "Answer[DatasetReport]":
     from tunesmith.catalog.embedding import is_embedding_installed
@@ -73,6 +81,7 @@ def _check_here(
             path,
             model=model,
             validation=None if validation_file is None else local_file(validation_file),
+            completions=find_completions(settings, model, completions),
             embed=embedder.embed if is_embedding_installed(settings) else None,
             depth=depth,
             progress=progress,
@@ -81,12 +90,12 @@ def _check_here(
     return Answer(report, msgspec.json.encode(report))
 
 
-def _check_there(settings: Settings, file_id: str, model: str | None) -> "Answer[DatasetReport]":
+def _check_there(settings: Settings, file_id: str, query: Mapping[str, str | None]) -> "Answer[DatasetReport]":
     from tunesmith.data.report import DatasetReport
 
     with Client.from_settings(settings) as client, progress_bar("checking") as progress:
         while True:
-            reply = client.ask_of_file(dict[str, Any], file_id, "report", {"model": model})
+            reply = client.ask_of_file(dict[str, Any], file_id, "report", query)
             if reply.value.get("object") != "dataset.check":
                 return Answer(msgspec.json.decode(reply.document, type=DatasetReport), reply.document)
             if progress is not None:

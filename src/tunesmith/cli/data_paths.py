@@ -10,8 +10,9 @@ from tunesmith.core.errors import InvalidRequest, NotFound
 from tunesmith.core.settings import Settings
 
 if TYPE_CHECKING:
+    from tunesmith.catalog.models import BaseModel
     from tunesmith.data.read import Progress
-    from tunesmith.data.tokens import RowTokenizer
+    from tunesmith.data.tokens import Completions, RowTokenizer
 
 
 def is_id(file: str) -> bool:
@@ -51,13 +52,36 @@ def progress_bar(what: str) -> Iterator["Progress | None"]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def find_tokenizer(settings: Settings, model: str | None) -> "tuple[RowTokenizer, int] | None":
+def find_tokenizer(
+    settings: Settings, model: str | None, completions: "Completions | None"
+) -> "tuple[RowTokenizer, int] | None":
     """A base model's tokenizer and the longest row that it takes, in tokens. Without a name the built-in model's.
 
-    None when no name was given and that model is not installed. Raises NotFound for a name that is not installed.
+    ``completions`` is a job's option: without it, as in a job, the model decides. None when no name was given and that
+    model is not installed. Raises NotFound for a name that is not installed, InvalidRequest for raw text and a chat
+    model.
     """
-    from tunesmith.catalog.models import base_dir, embedded_model, find_base_model, is_installed
+    from tunesmith.catalog.models import base_dir
+    from tunesmith.data.completions import completions_for
     from tunesmith.data.tokens import RowTokenizer
+
+    base = _find_installed(settings, model)
+    if base is None:
+        return None
+    reading = completions_for(base, completions)
+    return RowTokenizer.from_dir(base_dir(settings, base.id), completions=reading), base.context_tokens
+
+
+def find_completions(settings: Settings, model: str | None, completions: "Completions | None") -> "Completions | None":
+    """How that model's job would read prompts with their completions. Raises as ``find_tokenizer`` does."""
+    from tunesmith.data.completions import completions_for
+
+    base = _find_installed(settings, model)
+    return None if base is None else completions_for(base, completions)
+
+
+def _find_installed(settings: Settings, model: str | None) -> "BaseModel | None":
+    from tunesmith.catalog.models import embedded_model, find_base_model, is_installed
 
     base = embedded_model() if model is None else find_base_model(settings, model)
     if base is None or not is_installed(settings, base.id):
@@ -68,4 +92,4 @@ def find_tokenizer(settings: Settings, model: str | None) -> "tuple[RowTokenizer
             code="model_not_found",
             mend="Fetch it with: tunesmith models pull",
         )
-    return RowTokenizer.from_dir(base_dir(settings, base.id)), base.context_tokens
+    return base

@@ -1,14 +1,14 @@
 """``tunesmith files mend``: a new file by chosen fixes."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 from cyclopts import Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
-from tunesmith.cli.data_paths import find_tokenizer, is_id, local_file, new_path, progress_bar
+from tunesmith.cli.data_paths import find_completions, find_tokenizer, is_id, local_file, new_path, progress_bar
 from tunesmith.cli.files import show_data_file
 from tunesmith.cli.objects import DataFile
 from tunesmith.core.errors import InvalidRequest
@@ -36,6 +36,8 @@ def mend(
     line: Annotated[list[int] | None, Many] = None,
     rule: Annotated[list[str] | None, Many] = None,
     model: str | None = None,
+    completions: Literal["chat", "plain"] | None = None,
+    validation_file: Annotated[str | None, Parameter(alias="--validation")] = None,
     output: Annotated[Path | None, Parameter(alias="-o")] = None,
     as_json: show.AsJson = False,
 ) -> None:
@@ -55,6 +57,10 @@ def mend(
         drop_rows: drop the rows in which these rules of the doctor found something.
     model
         A base model whose limit makes a row too long. By default the built-in model, if it is installed.
+    completions
+        How prompts with their completions are read, as in jobs create.
+    validation_file
+        A path or an id, as the file, for rules that compare both: --rule validation_overlap drops what stands in it.
     output
         The new file's path; by default beside the old one, as claims.mended.jsonl.
     """
@@ -62,9 +68,21 @@ def mend(
     if is_id(file):
         if output is not None:
             raise InvalidRequest("--output is for paths.", mend="Read the new file with: tunesmith files content ID")
-        _mend_there(settings, file, {"fixes": fix, "lines": line, "rules": rule, "model": model}, as_json)
+        if validation_file is not None and not is_id(validation_file):
+            raise InvalidRequest("--validation of a file's id is an id too.", mend="Upload the file first.")
+        chosen = {"fixes": fix, "lines": line, "rules": rule, "model": model, "completions": completions}
+        _mend_there(settings, file, {**chosen, "validation": validation_file}, as_json)
     else:
-        _mend_here(settings, local_file(file), fix, line, rule, model, output, as_json)
+        view = _View(model, completions, None if validation_file is None else local_file(validation_file))
+        _mend_here(settings, local_file(file), fix, line, rule, view, output, as_json)
+
+
+class _View(NamedTuple):
+    """What findings depend on beside the file."""
+
+    model: str | None
+    completions: Literal["chat", "plain"] | None
+    validation: Path | None
 
 
 def _mend_there(settings: Settings, file_id: str, body: dict[str, object], as_json: bool) -> None:
@@ -86,7 +104,7 @@ def _mend_here(
     fixes: list[FixName],
     lines: list[int] | None,
     rules: list[str] | None,
-    model: str | None,
+    view: _View,
     output: Path | None,
     as_json: bool,
 ) -> None:
@@ -97,9 +115,9 @@ def _mend_here(
     out = new_path(output or path.with_name(derived_name(path.name, "mended")))
     with progress_bar("mending") as progress:
         if rules is not None:
-            lines = sorted({*(lines or ()), *_lines_with(settings, path, rules, model, progress)})
+            lines = sorted({*(lines or ()), *_lines_with(settings, path, rules, view, progress)})
         judges = "drop_rows" in fixes and lines is None
-        found = find_tokenizer(settings, model) if judges else None
+        found = find_tokenizer(settings, view.model, view.completions) if judges else None
         errors = token_errors(*found) if found else None
         summary = mend_data(path, out, fixes, lines=lines, row_errors=errors, progress=progress)
     if as_json:
@@ -109,9 +127,7 @@ def _mend_here(
     show.line(f"{out} is written" + (", the same as before: nothing was to be mended" if summary.is_unchanged else ""))
 
 
-def _lines_with(
-    settings: Settings, path: Path, rules: list[str], model: str | None, progress: "Progress | None"
-) -> set[int]:
+def _lines_with(settings: Settings, path: Path, rules: list[str], view: _View, progress: "Progress | None") -> set[int]:
     """Lines of rows in which these rules find something."""
     from tunesmith.data.doctor import check
     from tunesmith.data.findings import Finding
@@ -128,7 +144,15 @@ def _lines_with(
         if finding.rule in rules and finding.line is not None:
             lines.add(finding.line)
 
-    check(path, model=model, sink=note, progress=progress, settings=settings)
+    check(
+        path,
+        model=view.model,
+        completions=find_completions(settings, view.model, view.completions),
+        validation=view.validation,
+        sink=note,
+        progress=progress,
+        settings=settings,
+    )
     return lines
 
 

@@ -2,7 +2,7 @@
 
 import sys
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -20,7 +20,14 @@ COLOURS = {"trained": "\x1b[32m", "context": "", "special": "\x1b[2m"}
 PLAIN = "\x1b[0m"
 
 
-def preview(file: str, *, line: int = 1, model: str | None = None, as_json: show.AsJson = False) -> None:
+def preview(
+    file: str,
+    *,
+    line: int = 1,
+    model: str | None = None,
+    completions: Literal["chat", "plain"] | None = None,
+    as_json: show.AsJson = False,
+) -> None:
     """Show what a model sees of one row, and what it learns.
 
     The tokens are made by the code that feeds the trainer.
@@ -33,23 +40,28 @@ def preview(file: str, *, line: int = 1, model: str | None = None, as_json: show
         The row's line, from 1.
     model
         A base model; with a file's id also a tuned one. By default the built-in model.
+    completions
+        How a prompt with its completion is read, as in jobs create.
     """
     from tunesmith.data.preview import Preview
 
     settings = load_settings()
     if is_id(file):
         with Client.from_settings(settings) as client:
-            reply = client.ask_of_file(Preview, file, "preview", {"line": line, "model": model})
+            query = {"line": line, "model": model, "completions": completions}
+            reply = client.ask_of_file(Preview, file, "preview", query)
     else:
-        reply = _preview_here(settings, file, line, model)
+        reply = _preview_here(settings, file, line, model, completions)
     show.answer(reply, as_json, _show_preview)
 
 
-def _preview_here(settings: Settings, file: str, line: int, model: str | None) -> "Answer[Preview]":
+def _preview_here(
+    settings: Settings, file: str, line: int, model: str | None, completions: Literal["chat", "plain"] | None
+) -> "Answer[Preview]":
     from tunesmith.data.preview import preview_line
 
     path = local_file(file)
-    found = find_tokenizer(settings, model)
+    found = find_tokenizer(settings, model, completions)
     if found is None:
         raise Unavailable(
             "No model is installed, and a row has tokens for a model only.",

@@ -28,7 +28,7 @@ from tunesmith.jobs.record import HeldJob
 from tunesmith.jobs.rundir import RunDir
 from tunesmith.store.blobs import BlobFacts, BlobStore
 from tunesmith.store.db import Database
-from tunesmith.store.expiry import delete_expired_files
+from tunesmith.store.expiry import Forget, delete_expired_files, forget_nothing
 from tunesmith.store.repos.jobs import JobRepo
 from tunesmith.store.repos.models import ModelRepo
 from tunesmith.store.tables import JobRow
@@ -48,14 +48,23 @@ class LeaseLost(Exception):
 
 
 class Supervisor:
-    """``launcher`` is the local one unless given. ``start`` and ``stop`` once each."""
+    """``launcher`` is the local one unless given. ``forget`` is told which contents have gone with expired files.
+    ``start`` and ``stop`` once each."""
 
-    def __init__(self, settings: Settings, database: Database, blobs: BlobStore, launcher: LocalLauncher | None = None):
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        blobs: BlobStore,
+        launcher: LocalLauncher | None = None,
+        forget: Forget = forget_nothing,
+    ):
         self.owner = f"{os.uname().nodename}-{os.getpid()}-{secrets.token_hex(4)}"
         self._settings = settings
         self._database = database
         self._blobs = blobs
         self._launcher = launcher or LocalLauncher(settings.trainer_threads)
+        self._forget = forget
         self._job_ids: list[str] = []
         self._preparer = Preparer(settings, blobs)
         self._renewed_at = monotonic_s()
@@ -125,7 +134,7 @@ class Supervisor:
     def _delete_expired_files(self) -> None:
         if monotonic_s() - self._expired_at < EXPIRY_PERIOD_S:
             return
-        delete_expired_files(self._database, self._blobs, unix_now_s())
+        delete_expired_files(self._database, self._blobs, unix_now_s(), self._forget)
         self._expired_at = monotonic_s()
 
     def _release_all(self) -> None:

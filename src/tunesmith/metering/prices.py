@@ -77,7 +77,7 @@ def load_prices(settings: Settings) -> PriceTable:
     own = settings.home / PRICES_FILE
     if not own.exists():
         return builtin
-    table = _decode(_read(own), str(own))
+    table = _decode(_read(own), PRICES_FILE)
     return table if table.published is not None else msgspec.structs.replace(table, published=builtin.published)
 
 
@@ -85,7 +85,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise _bad(str(path), f"cannot be read: {error.strerror}") from None
+        raise _bad(path.name, f"cannot be read: {error.strerror}") from None
 
 
 def _decode(text: bytes, name: str) -> PriceTable:

@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from tunesmith.api.extra.data_process import ModelFiles
+from tunesmith.api.extra.leftovers import locked
 from tunesmith.catalog.models import embedded_model, find_base_model, is_installed
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import InvalidRequest, NotFound
 from tunesmith.core.ids import new_id
 from tunesmith.core.settings import Settings
+from tunesmith.data.completions import completions_for
 from tunesmith.data.derived_name import derived_name
+from tunesmith.data.tokens import Completions
 from tunesmith.serving.registry import Registry
 from tunesmith.store.blobs import CHUNK_BYTES, BlobStore
 from tunesmith.store.db import Database
@@ -32,25 +35,30 @@ class DataFiles:
         self._blobs = blobs
         self._registry = registry
 
-    def find(self, file_id: str) -> FileRow:
+    def find(self, file_id: str, param: str = "id") -> FileRow:
         """A file of any purpose. Raises NotFound also for one that has expired."""
         with self._database.reading() as session:
             row = FileRepo(session).get(file_id)
         if row is None or (row.expires_at is not None and row.expires_at <= unix_now_s()):
-            raise NotFound(f"No such File object: {file_id}", param="id")
+            raise NotFound(f"No such File object: {file_id}", param=param)
         return row
 
-    def find_data(self, file_id: str) -> FileRow:
+    def find_data(self, file_id: str, param: str = "id") -> FileRow:
         """A file to train on. Raises NotFound, and InvalidRequest for one of another purpose."""
-        row = self.find(file_id)
+        row = self.find(file_id, param)
         if row.purpose != DATA_PURPOSE:
             raise InvalidRequest(
                 f"{file_id} was uploaded for {row.purpose!r}: only files for {DATA_PURPOSE!r} are data sets.",
-                param="id",
+                param=param,
                 code="invalid_file",
                 mend=f"Upload it again with the purpose {DATA_PURPOSE!r}.",
             )
         return row
+
+    def list_page(self, after: str | None, limit: int) -> tuple[list[FileRow], bool]:
+        """Files to train on, newest first, and whether more follow."""
+        with self._database.reading() as session:
+            return FileRepo(session).list_page(after=after, limit=limit, purpose=DATA_PURPOSE, alive_at=unix_now_s())
 
     def children_of(self, file_id: str) -> list[str]:
         with self._database.reading() as session:
@@ -66,10 +74,11 @@ class DataFiles:
                 self._blobs.fetch(row.id, path)
         return path
 
-    def model(self, name: str | None) -> ModelFiles | None:
+    def model(self, name: str | None, completions: Completions | None = None) -> ModelFiles | None:
         """The model of this name; without one the model that comes with the program, None where it is not installed.
 
-        Raises NotFound for an unknown name, Unavailable for a base model whose files are not here.
+        ``completions`` is a job's option: without it, as in a job, the model decides. Raises NotFound for an unknown
+        name, Unavailable for a base model whose files are not here, InvalidRequest for raw text and a chat model.
         """
         if name is None:
             embedded = embedded_model()
@@ -84,6 +93,7 @@ class DataFiles:
             base_dir=str(served.base_dir),
             template_dir=None if served.checkpoint_dir is None else str(served.checkpoint_dir),
             limit_tokens=base.context_tokens,
+            completions=completions_for(base, completions),
         )
 
     @contextmanager
@@ -91,7 +101,7 @@ class DataFiles:
         """A folder for files in the making."""
         parent = self._settings.home / "cache"
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as folder:
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".making-") as folder, locked(Path(folder)):
             yield Path(folder)
 
     def keep(
@@ -120,9 +130,12 @@ class DataFiles:
         """Delete the local copy of a content, if there is one."""
         (self.copies_dir / sha256).unlink(missing_ok=True)
 
-    def forget_copies(self, known: set[str]) -> None:
-        """Delete local copies of contents that are not among these digests."""
-        for path in self.copies_dir.glob("*"):
+    def forget_copies(self, list_known: Callable[[], set[str]]) -> None:
+        """Delete local copies of contents that are not among these digests, which are asked for last: what another
+        server copies meanwhile stays."""
+        copies = [path for path in self.copies_dir.glob("*") if path.suffix != ".tmp"]
+        known = list_known()
+        for path in copies:
             if path.name not in known:
                 path.unlink(missing_ok=True)
 

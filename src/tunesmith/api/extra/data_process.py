@@ -23,7 +23,7 @@ from tunesmith.data.read import Progress
 from tunesmith.data.rule import FixName
 from tunesmith.data.split_file import split_file
 from tunesmith.data.token_cache import TokenCache
-from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.tokens import Completions, RowTokenizer
 from tunesmith.serving.engines.child import die_with
 from tunesmith.serving.engines.embedding import Embedder
 
@@ -41,10 +41,11 @@ class ModelFiles(msgspec.Struct, frozen=True, kw_only=True):
     base_dir: str
     template_dir: str | None
     limit_tokens: int
+    completions: Completions | None
 
     def tokenizer(self) -> RowTokenizer:
         template_dir = None if self.template_dir is None else Path(self.template_dir)
-        return RowTokenizer.from_dir(Path(self.base_dir), template_dir)
+        return RowTokenizer.from_dir(Path(self.base_dir), template_dir, completions=self.completions)
 
 
 class CheckTask(msgspec.Struct, frozen=True, kw_only=True, tag="check"):
@@ -53,6 +54,7 @@ class CheckTask(msgspec.Struct, frozen=True, kw_only=True, tag="check"):
     path: str
     filename: str
     model: ModelFiles | None
+    validation_path: str | None
     out_dir: str
     home: str
     engine_threads: int
@@ -161,6 +163,7 @@ def _check(task: CheckTask, progress: Progress) -> bytes:
             model=task.model.name if task.model else None,
             tokenizer=task.model.tokenizer() if task.model else None,
             limit_tokens=task.model.limit_tokens if task.model else None,
+            validation=task.validation_path,
             embed=embedder.embed if _can_embed(settings) else None,
             sink=findings.add,
             progress=progress,

@@ -4,16 +4,20 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import msgspec
 
 from tunesmith.api.extra.data_process import Failure, Message, Order, Task
 from tunesmith.core import errors
-from tunesmith.core.errors import TunesmithError, Unavailable
+from tunesmith.core.errors import TooManyRequests, TunesmithError, Unavailable
 from tunesmith.serving.engines.child import ENVIRON
 
 WORKER = "tunesmith.api.extra.data_process"
+
+MAX_AWAITED = 4
+"""Tasks at once whose request waits for them: each holds one of the forty threads that answer requests."""
 
 OnFraction = Callable[[float], None]
 """Told the fraction done, 0 to 1."""
@@ -25,7 +29,22 @@ class DataTasks:
     def __init__(self) -> None:
         self._children: set[subprocess.Popen[bytes]] = set()
         self._lock = threading.Lock()
+        self._places = threading.BoundedSemaphore(MAX_AWAITED)
         self._is_stopped = False
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """One of the places for work that a request waits for. Raises TooManyRequests when all are taken."""
+        if not self._places.acquire(blocking=False):
+            raise TooManyRequests(
+                f"{MAX_AWAITED} files are being mended or split, the most at once.",
+                code="data_tasks_busy",
+                mend="Try again when one of them is done.",
+            )
+        try:
+            yield
+        finally:
+            self._places.release()
 
     def run(self, task: Task, on_fraction: OnFraction = lambda _: None) -> bytes:
         """Do a task and wait for it; its result as JSON.
@@ -68,14 +87,19 @@ class DataTasks:
             )
             self._children.add(child)
         assert child.stdin is not None
-        child.stdin.write(msgspec.json.encode(Order(parent_pid=os.getpid(), task=task)) + b"\n")
-        child.stdin.flush()
+        try:
+            child.stdin.write(msgspec.json.encode(Order(parent_pid=os.getpid(), task=task)) + b"\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            self._end(child)
+            raise _died(child.returncode) from None
         return child
 
     def _end(self, child: "subprocess.Popen[bytes]") -> None:
         assert child.stdin is not None
         assert child.stdout is not None
-        child.stdin.close()
+        with suppress(BrokenPipeError):  # what a dead child did not read is still to be flushed
+            child.stdin.close()
         child.stdout.close()
         child.wait()
         with self._lock:

@@ -101,9 +101,8 @@ def delete_file(file_id: str, services: ServicesDep) -> Deleted:
             raise _no_such_file(file_id)
         is_last = not files.has_digest(row.sha256)
     services.blobs.delete(file_id)
-    if is_last:  # reports quote the file
-        services.reports.forget(row.sha256)
-        services.data_files.forget_copy(row.sha256)
+    if is_last:
+        services.forget_content(row.sha256)
     return Deleted(id=file_id, object="file")
 
 
@@ -160,8 +159,12 @@ def _require_jsonl(form: UploadedForm) -> None:
 def _keep(services: Services, form: UploadedForm, row: FileRow) -> File:
     facts = form.commit(row.id)
     row.sha256 = facts.sha256
-    with services.database.session() as session:
-        FileRepo(session).add(row)
+    try:
+        with services.database.session() as session:
+            FileRepo(session).add(row)
+    except BaseException:  # bytes without a row are nobody's, for ever
+        services.blobs.delete(row.id)
+        raise
     return File.of(row)
 
 

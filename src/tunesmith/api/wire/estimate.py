@@ -25,7 +25,9 @@ class ContenderBody(RequestBody):
     input_per_million_tokens: Price | None = None
     output_per_million_tokens: Price | None = None
     hosting_per_hour: Price | None = None
-    hosting_hours_per_month: Annotated[Decimal, Field(ge=0, le=744, allow_inf_nan=False)] = HOURS_PER_MONTH
+    hosting_hours_per_month: Annotated[Decimal, Field(ge=0, le=744, allow_inf_nan=False, max_digits=15)] = (
+        HOURS_PER_MONTH
+    )
     training_cost: Price = Decimal(0)
     currency: Annotated[str, Field(min_length=1, max_length=8)] | None = None
 

@@ -3,11 +3,12 @@
 from typing import Any
 
 import msgspec
+from pydantic import BaseModel
 
 _PREFIX = "#/$defs/"
 
 
-def json_schema(kind: type) -> dict[str, Any]:
+def json_schema(kind: Any) -> dict[str, Any]:
     """The schema of a struct with the schemas that it names put in their places. Not for recursive types."""
     (schema,), parts = msgspec.json.schema_components([kind], ref_template=_PREFIX + "{name}")
     whole = _resolved(schema, parts)
@@ -15,9 +16,14 @@ def json_schema(kind: type) -> dict[str, Any]:
     return whole
 
 
-def json_response(kind: type, description: str) -> dict[str, Any]:
+def ref_to(kind: type[BaseModel]) -> msgspec.Meta:
+    """For a field that holds such an object: another call of the document answers with it."""
+    return msgspec.Meta(extra_json_schema={"$ref": f"#/components/schemas/{kind.__name__}"})
+
+
+def json_response(kind: type, description: str, media_type: str = "application/json") -> dict[str, Any]:
     """One entry of a route's ``responses``."""
-    return {"description": description, "content": {"application/json": {"schema": json_schema(kind)}}}
+    return {"description": description, "content": {media_type: {"schema": json_schema(kind)}}}
 
 
 def _resolved(schema: Any, parts: dict[str, Any]) -> Any:
@@ -25,6 +31,7 @@ def _resolved(schema: Any, parts: dict[str, Any]) -> Any:
         return [_resolved(item, parts) for item in schema]
     if not isinstance(schema, dict):
         return schema
-    if isinstance(schema.get("$ref"), str):
+    if str(schema.get("$ref", "")).startswith(_PREFIX):
         return _resolved(parts[schema["$ref"].removeprefix(_PREFIX)], parts)
-    return {key: _resolved(value, parts) for key, value in schema.items()}
+    # The discriminator names schemas by their places, which are gone.
+    return {key: _resolved(value, parts) for key, value in schema.items() if key != "discriminator"}

@@ -1,6 +1,6 @@
 """Files."""
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from tunesmith.store.repos.paging import Order, page
@@ -20,12 +20,20 @@ class FileRepo:
         return self._session.scalar(select(FileRow).where(FileRow.id == file_id))
 
     def list_page(
-        self, *, after: str | None = None, limit: int = 10_000, order: Order = "desc", purpose: str | None = None
+        self,
+        *,
+        after: str | None = None,
+        limit: int = 10_000,
+        order: Order = "desc",
+        purpose: str | None = None,
+        alive_at: int | None = None,
     ) -> tuple[list[FileRow], bool]:
-        """Files in the order of their creation, and whether more follow."""
+        """Files in the order of their creation, and whether more follow; with ``alive_at`` none expired by then."""
         query = select(FileRow)
         if purpose is not None:
             query = query.where(FileRow.purpose == purpose)
+        if alive_at is not None:
+            query = query.where(or_(FileRow.expires_at.is_(None), FileRow.expires_at > alive_at))
         return page(self._session, FileRow, query, after=after, limit=limit, order=order)
 
     def list_children(self, file_id: str) -> list[FileRow]:
