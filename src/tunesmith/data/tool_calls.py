@@ -1,6 +1,6 @@
 """Tools, calls and results of a conversation: each call answered, each answer asked for, arguments as declared.
 
-A tool's schema comes from a stranger. Nothing is fetched for a ``$ref``, and patterns are given little time.
+A tool's schema comes from a stranger: ``bounded_schema`` applies it.
 """
 
 import functools
@@ -9,11 +9,9 @@ from typing import Any
 
 import jsonschema
 import msgspec
-import referencing
-import referencing.exceptions
-import regex
 from jsonschema import Draft202012Validator
 
+from tunesmith.data.bounded_schema import Budget, TooInvolved, apply, make_validator
 from tunesmith.data.json_line import TOO_DEEP, is_deep
 from tunesmith.data.notes import RowNotes, kind_name, member, quoted
 from tunesmith.data.rows import FunctionCall, Message
@@ -22,7 +20,8 @@ MAX_TOOLS = 128
 _MAX_CACHED_SETS = 64
 _MAX_CACHED_BYTES = 2**16
 """Of one row's tools as JSON."""
-_PATTERN_TIMEOUT_S = 0.05
+_CALL_BYTES = 100
+"""About what a call takes in a row beside its arguments."""
 
 Tools = list[dict[str, Any]] | None
 Place = tuple[Message, str]
@@ -44,12 +43,13 @@ def note_tools(
     declared = _declared(tools, functions)
     for rule, what, path in declared.faults:
         notes.add(rule, what, base + path)
+    budget = Budget()
     for message, path in places:
         if parallel is False and len(message.tool_calls or ()) > 1:
             what = f"{len(message.tool_calls or ())} calls in one message, but parallel_tool_calls is false."
             notes.add("parallel_calls_off", what, f"{path}.tool_calls")
         for call, where in _calls(message, path):
-            _note_call(call, where, declared if tools or functions else None, notes)
+            _note_call(call, where, declared if tools or functions else None, budget, notes)
 
 
 def _calls(message: Message, path: str) -> Iterator[tuple[FunctionCall, str]]:
@@ -85,7 +85,7 @@ def _take_result(message: Message, path: str, waiting: dict[str, str], notes: Ro
         notes.add("unknown_tool_call_id", what, f"{path}.tool_call_id")
 
 
-def _note_call(call: FunctionCall, path: str, declared: Declared | None, notes: RowNotes) -> None:
+def _note_call(call: FunctionCall, path: str, declared: Declared | None, budget: Budget, notes: RowNotes) -> None:
     where = f"{path}.arguments"
     try:
         arguments = msgspec.json.decode(call.arguments)
@@ -101,15 +101,12 @@ def _note_call(call: FunctionCall, path: str, declared: Declared | None, notes: 
         return
     validator = declared.validators[call.name]
     if validator is not None:
-        _note_mismatch(validator, arguments, where, notes)
-
-
-def _note_mismatch(validator: Draft202012Validator, arguments: object, where: str, notes: RowNotes) -> None:
-    try:
-        for error in validator.iter_errors(arguments):
-            notes.add("tool_arguments_mismatch", _mismatch(error), where)
-    except (RecursionError, TimeoutError, referencing.exceptions.Unresolvable):
-        notes.add("invalid_tool_schema", "The function's schema could not be applied to these arguments.", where)
+        budget.add(len(call.arguments) + _CALL_BYTES)
+        try:
+            apply(validator, arguments, budget, lambda e: notes.add("tool_arguments_mismatch", _mismatch(e), where))
+        except TooInvolved:
+            what = "The schema is too involved, or refers to what is no schema: these arguments are not checked."
+            notes.add("invalid_tool_schema", what, where)
 
 
 def _mismatch(error: jsonschema.ValidationError) -> str:
@@ -171,31 +168,12 @@ def _validator(schema: object, path: str, made: Declared) -> Draft202012Validato
     if schema is None:
         return None
     try:
-        if not isinstance(schema, dict):
-            raise jsonschema.SchemaError("it is not an object")
-        _Validator.check_schema(schema)
+        return make_validator(schema)
     except jsonschema.SchemaError as bad:
         where = functools.reduce(member, map(str, bad.absolute_path), path)
         made.faults.append(("invalid_tool_schema", f"The parameters are no JSON schema: {quoted(bad.message)}.", where))
-    except RecursionError:
-        made.faults.append(("invalid_tool_schema", "The parameters are nested too deeply.", path))
-    else:
-        # An empty registry: nothing is ever fetched for a $ref. Names by pattern are matched without a time limit by
-        # jsonschema, so such schemas are not applied.
-        if b'"patternProperties"' not in msgspec.json.encode(schema):
-            return _Validator(schema, registry=referencing.Registry())
+    except TooInvolved:
+        made.faults.append(
+            ("invalid_tool_schema", "The parameters are too involved, or too deep, to be checked.", path)
+        )
     return None
-
-
-def _pattern(validator: object, pattern: str, instance: object, schema: object) -> Iterator[jsonschema.ValidationError]:
-    """JSON schema's ``pattern``, given up (TimeoutError) where matching would take for ever."""
-    if isinstance(instance, str):
-        try:
-            is_found = regex.search(pattern, instance, timeout=_PATTERN_TIMEOUT_S)
-        except regex.error:
-            return
-        if not is_found:
-            yield jsonschema.ValidationError("does not match the pattern")
-
-
-_Validator = jsonschema.validators.extend(Draft202012Validator, {"pattern": _pattern})
