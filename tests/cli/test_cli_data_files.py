@@ -84,6 +84,26 @@ def test_depth_structure_reads_rows_only(offline: CommandLine, bad: Path) -> Non
     assert "whitespace_at_ends" not in {group["rule"] for group in report["groups"]}
 
 
+def test_completions_are_read_as_a_job_would(with_model: CommandLine, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "old.jsonl", [{"prompt": f"Case {n * 7919}:", "completion": "red"} for n in range(12)]))
+    assert json.loads(with_model.run("files", "check", path, "--json").stdout)["num_bad_rows"] == 12
+    assert json.loads(with_model.output("files", "check", path, "--completions", "chat", "--json"))["num_errors"] == 0
+    assert 'trained\t"red<|im_end|>"' in with_model.output("files", "preview", path, "--completions", "chat")
+    done = json.loads(with_model.output("files", "mend", path, "--fix", "drop_rows", "--completions", "chat", "--json"))
+    assert done["summary"]["num_dropped"] == 0
+    for command in (["check"], ["preview"], ["mend", "--fix", "drop_rows", "-o", str(tmp_path / "x.jsonl")]):
+        refused = with_model.run("files", command[0], path, *command[1:], "--completions", "plain")
+        assert refused.returncode == 1
+        assert "chat model" in refused.stderr
+
+
+def test_mend_drops_what_stands_in_the_validation_file(offline: CommandLine, good: Path, tmp_path: Path) -> None:
+    leaky = write(tmp_path / "valid.jsonl", GOOD[:3])
+    arguments = ["--fix", "drop_rows", "--rule", "validation_overlap", "--validation", str(leaky), "--json"]
+    done = json.loads(offline.output("files", "mend", str(good), *arguments))
+    assert done["summary"]["num_dropped"] == 3
+
+
 def test_preview_shows_what_is_learned(with_model: CommandLine, good: Path) -> None:
     said = with_model.output("files", "preview", str(good), "--line", "2")
     assert "line 2, chat:" in said
@@ -144,6 +164,8 @@ def test_split_writes_two_paths(offline: CommandLine, good: Path) -> None:
         (["check", "{good}", "--model", "nobody"], "nobody"),
         (["check", "{good}", "--validation", "missing.jsonl"], "missing.jsonl"),
         (["check", "file-abc", "--depth", "tokens"], "--depth"),
+        (["check", "file-abc", "--validation", "{good}"], "--validation"),
+        (["mend", "file-abc", "--fix", "drop_rows", "--validation", "{good}"], "--validation"),
         (["preview", "{good}"], "tunesmith models pull"),
         (["preview", "missing.jsonl"], "missing.jsonl"),
         (["mend", "{good}", "--fix", "strip", "--line", "1"], "drop_rows"),
@@ -191,3 +213,13 @@ def test_with_ids_the_server_does_it(online: CommandLine, bad: Path) -> None:
     valid = next(line for line in said.splitlines() if line.startswith("valid")).split()[-1]
     assert len(online.output("files", "content", valid).splitlines()) == 6
     assert "side valid" in online.output("files", "show", valid)
+
+
+def test_with_ids_a_validation_file_is_an_id_too(online: CommandLine, good: Path, tmp_path: Path) -> None:
+    leaky = write(tmp_path / "valid.jsonl", GOOD[:3])
+    ids = [json.loads(online.output("files", "upload", str(path), "--json"))["id"] for path in (good, leaky)]
+    report = json.loads(
+        online.output("files", "check", ids[0], "--validation", ids[1], "--completions", "chat", "--json")
+    )
+    assert "validation_overlap" in {group["rule"] for group in report["groups"]}
+    assert "trained\t" in online.output("files", "preview", ids[0], "--completions", "chat")

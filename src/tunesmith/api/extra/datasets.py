@@ -53,8 +53,8 @@ def list_datasets(
 ) -> DatasetList:
     """Files to train on, newest first, with what their reports for this model say; starts no check."""
     files, has_more = services.data_files.list_page(after, limit)
-    reports = services.reports.find_each((row.sha256 for row in files), services.data_files.model(model, completions))
-    facts = {sha256: report.facts() for sha256, report in reports.items()}
+    chosen = services.data_files.model(model, completions)
+    facts = services.reports.facts_of_each((row.sha256 for row in files), chosen)
     return DatasetList(data=[ListedDataset.of_row(row, facts.get(row.sha256)) for row in files], has_more=has_more)
 
 

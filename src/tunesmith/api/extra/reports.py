@@ -12,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -143,11 +144,15 @@ class Reports:
         """The finished report, if there is one."""
         return self._kept(Place(sha256, _key(model), validation_sha256))
 
-    def find_each(self, contents: Iterable[str], model: ModelFiles | None) -> dict[str, Report]:
-        """The finished reports on these contents, by their digest."""
-        key = _key(model)
-        found = {sha256: self._kept(Place(sha256, key, None)) for sha256 in set(contents)}
-        return {sha256: report for sha256, report in found.items() if report is not None}
+    def facts_of_each(self, contents: Iterable[str], model: ModelFiles | None) -> dict[str, ReportFacts]:
+        """What the finished reports on these contents say, by their digest."""
+        key, facts = _key(model), {}
+        for sha256 in set(contents):
+            report = self._kept(Place(sha256, key, None))
+            if report is not None:
+                with suppress(FileNotFoundError):  # forgotten at this moment
+                    facts[sha256] = report.facts()
+        return facts
 
     def forget(self, sha256: str) -> None:
         """Delete all that was derived from a content, now or when its check ends."""
