@@ -14,8 +14,9 @@ from tunesmith.catalog.models import BaseModel, base_dir, find_base_model
 from tunesmith.core.errors import DataError, InvalidRequest, NotFound, TunesmithError
 from tunesmith.core.settings import Settings
 from tunesmith.core.types import RunError, RunSpec
+from tunesmith.data.completions import completions_for
 from tunesmith.data.token_cache import TokenCache
-from tunesmith.data.tokens import Completions, RowTokenizer
+from tunesmith.data.tokens import RowTokenizer
 from tunesmith.data.training_file import DatasetFacts, check_training_file, data_digests
 from tunesmith.jobs.plan import Plan, PlanInput, make_plan
 from tunesmith.jobs.quote import quote_run
@@ -102,7 +103,7 @@ def _plan_run(settings: Settings, job: JobRow, run_dir: RunDir, start_dir: Path 
     """Check the files in ``run_dir`` and decide every number; writes nothing."""
     base = _base_model(settings, job.base_model)
     extra = _resolved_extra(parse_extra(job.extra), start_dir)
-    completions = _completions(base, extra)
+    completions = completions_for(base, extra.completions, "tunesmith.completions")
     tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), completions=completions)
     limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
     cache = TokenCache(settings.home)
@@ -175,18 +176,6 @@ def _require_start(name: str, start_dir: Path | None) -> Path:
             f"The model {name} was deleted before the job began.", code="model_not_available", param="model"
         )
     return start_dir
-
-
-def _completions(base: BaseModel, extra: JobExtra) -> Completions | None:
-    """How this job reads prompts with their completions; None when it has not said, and the model is a chat model."""
-    if extra.completions == "plain" and not base.completions:
-        raise InvalidRequest(
-            f"{base.id} is a chat model: it is not trained on raw completions.",
-            code="invalid_value",
-            param="tunesmith.completions",
-            mend="Use \"chat\": the prompt becomes the user's message and the completion the assistant's.",
-        )
-    return extra.completions or ("plain" if base.completions else None)
 
 
 def _resolved_extra(extra: JobExtra, start_dir: Path | None) -> JobExtra:
