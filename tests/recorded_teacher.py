@@ -61,6 +61,8 @@ class RecordedTeacher:
         self.base_url = base_url
         self.faults: deque[Fault] = deque()
         self.delay_s = 0.0
+        self.num_posts = 0
+        """To any address."""
         self.asked: Counter[int] = Counter()
         self.answered: Counter[int] = Counter()
         self.bodies: list[dict[str, Any]] = []
@@ -124,6 +126,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         teacher: RecordedTeacher = self.server.teacher  # type: ignore[attr-defined]
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        teacher.num_posts += 1
         if self.path != "/v1/chat/completions":
             self._send(Fault(404, error_body(f"Invalid URL (POST {self.path})", "unknown_url")))
             return

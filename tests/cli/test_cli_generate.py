@@ -181,10 +181,58 @@ def test_a_cap_ends_it_and_a_higher_one_goes_on(offline: CommandLine, teacher: R
     assert max(teacher.asked.values()) == 1
 
 
+def test_the_own_servers_prices_hold_where_it_is_the_teacher(
+    offline: CommandLine, teacher: RecordedTeacher, tmp_path: Path
+) -> None:
+    plan = ["--rows", "2", "--topics", "bread", "--out", str(tmp_path / "rows.jsonl"), "--max-cost", "0.5"]
+    words = ["data", "generate", "--teacher-model", "m", *plan]
+    done = offline.run(*words, TUNESMITH_BASE_URL=teacher.base_url)
+    assert done.returncode == 0, done.stderr
+    (listed,) = json.loads(offline.output("data", "list", "--json"))
+    assert listed["request"]["prices"]["currency"]
+    assert 0 < float(listed["usage"]["cost"]) < 0.5
+    assert isinstance(listed["usage"]["cost"], str)
+    assert f"{listed['usage']['cost']} {listed['request']['prices']['currency']} spent" in done.stdout
+
+
+def test_a_generation_is_deleted(offline: CommandLine, teacher: RecordedTeacher, tmp_path: Path) -> None:
+    out = tmp_path / "rows.jsonl"
+    teacher.delay_s = 0.15
+    with started(offline, arguments(teacher, out)):
+        wait_for_bodies(teacher, 1)
+        assert "is running already" in refused(offline, "data", "delete", generation_id(offline))
+    teacher.delay_s = 0.0
+    name = generation_id(offline)
+    offline.output("data", "resume", name)
+    assert name in offline.output("data", "delete", name)
+    assert "no generation" in refused(offline, "data", "show", name)
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_a_resume_that_is_refused_changes_no_cap(
+    offline: CommandLine, teacher: RecordedTeacher, tmp_path: Path
+) -> None:
+    teacher.delay_s = 0.3
+    with started(offline, arguments(teacher, tmp_path / "rows.jsonl", "--max-tokens", "9000")):
+        wait_for_bodies(teacher, 1)
+        name = generation_id(offline)
+        assert "is running already" in refused(offline, "data", "resume", name, "--max-tokens", "100000")
+        home = Path(offline.variables["TUNESMITH_HOME"])
+        kept = json.loads((home / "generations" / name / "request.json").read_text(encoding="utf-8"))
+        assert kept["caps"]["max_tokens"] == 9000
+
+
 def refused(line: CommandLine, *words: str) -> str:
     done: subprocess.CompletedProcess[str] = line.run(*words)
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+def refused_by_form(line: CommandLine, *words: str) -> str:
+    done: subprocess.CompletedProcess[str] = line.run(*words)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
     return done.stderr
 
 
@@ -199,6 +247,8 @@ def test_what_is_wrong_is_said_before_anything_is_asked(
     assert "neither text" in refused(offline, *arguments(teacher, out, "--documents", str(scan)))
     assert "needs the teacher's prices" in refused(offline, *arguments(teacher, out, "--max-cost", "1"))
     assert "no room for one candidate" in refused(offline, *arguments(teacher, out, "--max-tokens", "50"))
+    assert "much" in refused_by_form(offline, *arguments(teacher, out, "--max-cost", "much"))
+    assert "no amount" in refused(offline, *arguments(teacher, out, "--price-in", "nan"))
     assert "no generation" in refused(offline, "data", "resume", "gen-none")
     assert "no generation" in refused(offline, "data", "show", "../..")
     out.write_text("mine")

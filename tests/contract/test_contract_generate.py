@@ -6,6 +6,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from decimal import Decimal
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,17 @@ def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
 def test_a_generation_becomes_a_file_that_trains(
     http: httpx.Client, teacher: RecordedTeacher, allowing: LiveServer
 ) -> None:
-    shown = wait(http, start(http, body_for(teacher, prices={"input": 1, "output": 2}, max_cost=1)), until="succeeded")
+    shown = wait(
+        http, start(http, body_for(teacher, prices={"input": 0.1, "output": "2.00"}, max_cost=1)), until="succeeded"
+    )
     assert (shown["stopped_by"], shown["progress"], shown["eta_s"], shown["error"]) == ("rows", 1.0, None, None)
     report = shown["report"]
     assert report["num_rows"] == 3
     assert report["dropped"][0]["samples"][0]["what"]
-    assert 0 < shown["usage"]["cost"] < 1
+    assert isinstance(shown["usage"]["cost"], str)
+    assert 0 < Decimal(shown["usage"]["cost"]) < 1
+    assert shown["report"]["usage"]["cost"] == shown["usage"]["cost"]
+    assert (shown["max_cost"], shown["prices"]) == ("1", {"input": "0.1", "output": "2", "currency": None})
     file = http.get(f"/v1/files/{shown['file']}").raise_for_status().json()
     assert (file["purpose"], file["filename"]) == ("fine-tune", f"{shown['id']}.jsonl")
     rows = http.get(f"/v1/files/{shown['file']}/content").text.splitlines()
@@ -196,6 +202,9 @@ def test_files_that_cannot_serve_are_refused(http: httpx.Client, teacher: Record
         ({"teacher": {"model": "m", "base_url": "http://a b/v1"}}, "invalid_value", "teacher.base_url"),
         ({"teacher": {"model": "m", "base_url": "http://a:99999/v1"}}, "invalid_value", "teacher.base_url"),
         ({"lengths": ["endless"]}, "invalid_value", "lengths[0]"),
+        ({"max_cost": 0}, "integer_below_min_value", "max_cost"),
+        ({"max_cost": "much"}, "invalid_value", "max_cost"),
+        ({"prices": {"input": "NaN"}}, "invalid_value", "prices.input"),
         ({"max_cost": 1}, "invalid_parameter_combination", "max_cost"),
         ({"max_tokens": 10}, "cap_too_small", "max_tokens"),
     ],
@@ -243,11 +252,17 @@ def test_strangers_are_refused(allowing: LiveServer, teacher: RecordedTeacher) -
             for path in ("", "/gen-x", "/gen-x/cancel", "/gen-x/resume"):
                 method = "POST" if path.count("/") == 2 or not path else "GET"
                 assert stranger.request(method, PATH + path, json=body_for(teacher)).status_code == 401
+            assert stranger.get(PATH).status_code == stranger.delete(f"{PATH}/gen-x").status_code == 401
     assert teacher.bodies == []
 
 
 def test_what_does_not_exist_is_not_found(http: httpx.Client) -> None:
-    for method, path in (("GET", "/gen-none"), ("POST", "/gen-none/cancel"), ("POST", "/gen-none/resume")):
+    for method, path in (
+        ("GET", "/gen-none"),
+        ("DELETE", "/gen-none"),
+        ("POST", "/gen-none/cancel"),
+        ("POST", "/gen-none/resume"),
+    ):
         assert error_of(http.request(method, PATH + path), 404)["code"] == "generation_not_found"
 
 
@@ -279,6 +294,99 @@ def test_a_higher_cap_goes_on_and_gives_another_file(http: httpx.Client, teacher
     assert whole["file"] != capped["file"]
     assert whole["report"]["num_rows"] > capped["report"]["num_rows"]
     assert max(teacher.asked.values()) == 1
+
+
+def folders_of(server: LiveServer) -> set[str]:
+    return {path.name for path in (server.home / "generations").iterdir()}
+
+
+def test_what_finds_no_place_leaves_nothing(http: httpx.Client, teacher: RecordedTeacher, allowing: LiveServer) -> None:
+    teacher.delay_s = 0.5
+    stopped = wait(http, start(http, body_for(teacher, rows=8, max_tokens=1500)), until="succeeded")
+    running = [start(http, body_for(teacher, topics=[topic])) for topic in TOPICS[:4]]
+    before = folders_of(allowing)
+    assert error_of(http.post(PATH, json=body_for(teacher)), 429)["code"] == "generations_busy"
+    raised = http.post(f"{PATH}/{stopped['id']}/resume", json={"api_key": KEY, "max_tokens": 50_000})
+    assert error_of(raised, 429)["code"] == "generations_busy"
+    assert folders_of(allowing) == before
+    assert http.get(f"{PATH}/{stopped['id']}").json()["max_tokens"] == 1500
+    for identifier in running:
+        assert http.post(f"{PATH}/{identifier}/cancel").status_code == 200
+    teacher.delay_s = 0.0
+    for identifier in running:
+        wait(http, identifier, until="cancelled")
+
+
+def test_pages_follow_one_another(http: httpx.Client, teacher: RecordedTeacher) -> None:
+    for _ in range(3):
+        wait(http, start(http, body_for(teacher, rows=1)))
+    whole = http.get(PATH, params={"limit": 100}).json()
+    seen: list[str] = []
+    page: dict[str, Any] = {"has_more": True}
+    while page["has_more"]:
+        page = http.get(PATH, params={"limit": 2} | ({"after": seen[-1]} if seen else {})).json()
+        seen += [shown["id"] for shown in page["data"]]
+    assert seen == [shown["id"] for shown in whole["data"]]
+    assert error_of(http.get(PATH, params={"after": "gen-none"}), 400)["param"] == "after"
+
+
+def test_a_deleted_one_is_gone_and_its_file_stays(
+    http: httpx.Client, teacher: RecordedTeacher, allowing: LiveServer
+) -> None:
+    teacher.delay_s = 0.2
+    identifier = start(http, body_for(teacher, rows=1))
+    assert error_of(http.delete(f"{PATH}/{identifier}"), 409)["code"] == "generation_running"
+    teacher.delay_s = 0.0
+    shown = wait(http, identifier, until="succeeded")
+    deleted = http.delete(f"{PATH}/{identifier}")
+    assert deleted.json() == {"id": identifier, "object": "data.generation", "deleted": True}
+    assert error_of(http.get(f"{PATH}/{identifier}"), 404)["code"] == "generation_not_found"
+    assert identifier not in folders_of(allowing)
+    assert http.get(f"/v1/files/{shown['file']}").status_code == 200
+
+
+def test_what_is_made_of_an_expiring_file_expires_with_it(http: httpx.Client, teacher: RecordedTeacher) -> None:
+    messages = [{"role": "user", "content": "Who mills?"}, {"role": "assistant", "content": "The miller."}]
+    row = json.dumps({"messages": messages}).encode()
+    lasting = upload(http, "lasting.jsonl", row, "fine-tune")
+    expiry = {"expires_after[anchor]": "created_at", "expires_after[seconds]": "3600"}
+    sent = http.post("/v1/files", files={"file": ("s.jsonl", row)}, data={"purpose": "fine-tune", **expiry}).json()
+    shown = wait(http, start(http, body_for(teacher, rows=1, seeds=[lasting, sent["id"]])), until="succeeded")
+    made = http.get(f"/v1/files/{shown['file']}").json()
+    assert made["expires_at"] == sent["expires_at"]
+
+
+def test_an_expired_generation_is_forgotten(http: httpx.Client, teacher: RecordedTeacher, allowing: LiveServer) -> None:
+    shown = wait(http, start(http, body_for(teacher, rows=1)), until="succeeded")
+    path = allowing.home / "generations" / shown["id"] / "request.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "expires_at": 1}))
+    assert shown["id"] not in {one["id"] for one in http.get(PATH).json()["data"]}
+    assert shown["id"] not in folders_of(allowing)
+
+
+def test_a_damaged_one_is_shown_and_the_list_goes_on(
+    http: httpx.Client, teacher: RecordedTeacher, allowing: LiveServer
+) -> None:
+    shown = wait(http, start(http, body_for(teacher, rows=1)), until="succeeded")
+    with (allowing.home / "generations" / shown["id"] / "candidates.jsonl").open("ab") as file:
+        file.write(b'{"type":"answ\n')
+    (damaged,) = [one for one in http.get(PATH).json()["data"] if one["id"] == shown["id"]]
+    assert (damaged["status"], damaged["error"]["code"]) == ("failed", "generation_damaged")
+    assert error_of(http.post(f"{PATH}/{shown['id']}/resume"), 409)["code"] == "generation_damaged"
+    assert http.delete(f"{PATH}/{shown['id']}").status_code == 200
+
+
+def test_one_that_another_process_runs_is_cancelled_and_not_resumed(
+    http: httpx.Client, teacher: RecordedTeacher, allowing: LiveServer
+) -> None:
+    teacher.delay_s = 0.2
+    with live_server(allowing.home, teacher_hosts=host_of(teacher)) as replica:
+        root = replica.base_url.removesuffix("/v1")
+        with httpx.Client(base_url=root, headers={"authorization": f"Bearer {allowing.key}"}, timeout=60) as other:
+            identifier = start(http, body_for(teacher))
+            assert error_of(other.post(f"{PATH}/{identifier}/resume"), 409)["code"] == "generation_running"
+            assert other.post(f"{PATH}/{identifier}/cancel").status_code == 200
+            wait(http, identifier, until="cancelled")
 
 
 def killed_server(home: Path, teacher: RecordedTeacher) -> tuple[str, str]:
@@ -344,5 +452,9 @@ def test_this_server_teaches_itself(server: LiveServer) -> None:
         assert report["num_rows"] >= 1
         rows = http.get(f"/v1/files/{shown['file']}/content").text.splitlines()
         assert len(rows) == report["num_rows"]
-        failed = wait(http, start(http, {**body, "teacher": {"model": "no-such-model"}}), until="failed")
-        assert failed["error"]["code"] == "teacher_not_found"
+        table = http.get("/api/prices").json()
+        assert shown["prices"]["currency"] == table["currency"]
+        assert Decimal(shown["prices"]["input"]) > 0
+        assert Decimal(shown["usage"]["cost"]) > 0
+        free = {**body, "teacher": {"model": "no-such-model"}}
+        assert error_of(http.post(PATH, json=free), 404)["code"] == "model_not_found"

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
@@ -126,7 +127,7 @@ def test_seed_rows_give_their_last_exchange(tmp_path: Path) -> None:
     sources = read_sources([path], [], 0)
     assert [(seed.prompt, seed.answer) for seed in sources.seeds] == [("c", "d"), ("e", "f"), ("g", "h")]
     assert sources.num_seed_rows == 4
-    assert sources.common_system() == "S"
+    assert sources.system_for(None) == "S"
 
 
 def test_of_many_seeds_a_sample_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,9 +161,12 @@ def test_a_bad_seed_row_is_named_by_its_line(tmp_path: Path) -> None:
         ({"tones": ()}, "tones"),
         ({"teacher_model": " "}, "teacher.model"),
         ({"caps": Caps(max_tokens=0)}, "max_tokens"),
-        ({"caps": Caps(max_cost=1.0)}, "max_cost"),
-        ({"caps": Caps(max_cost=-1.0), "prices": Prices(input=1)}, "max_cost"),
-        ({"prices": Prices(input=-1)}, "prices"),
+        ({"caps": Caps(max_cost=Decimal(1))}, "max_cost"),
+        ({"caps": Caps(max_cost=Decimal(-1)), "prices": Prices(input=Decimal(1))}, "max_cost"),
+        ({"prices": Prices(input=Decimal(-1))}, "prices"),
+        ({"prices": Prices(output=Decimal("nan"))}, "prices"),
+        ({"prices": Prices(output=Decimal("1e999"))}, "prices"),
+        ({"caps": Caps(max_cost=Decimal("inf")), "prices": Prices(input=Decimal(1))}, "max_cost"),
         ({"teacher_url": "ftp://host/v1"}, "teacher.base_url"),
         ({"teacher_url": "http://"}, "teacher.base_url"),
         ({"teacher_url": "http://host:99999/v1"}, "teacher.base_url"),

@@ -2,28 +2,42 @@
 
 import asyncio
 import json
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
 from recorded_teacher import TOPICS, Fault, RecordedTeacher, error_body, recorded_teacher
-from tunesmith.core.errors import Conflict, InvalidRequest
+from tunesmith.core.errors import Conflict, InvalidRequest, Unavailable
 from tunesmith.core.settings import Settings
 from tunesmith.data.generate.budget import spent_cost, spent_tokens
 from tunesmith.data.generate.candidates import Candidate
 from tunesmith.data.generate.diagnosis import DROPPING, Doctor
 from tunesmith.data.generate.filter import DROP_RULES, check_repetition
-from tunesmith.data.generate.journal import JOURNAL_FILE, Asked, Ended, Journal, is_running, read_events
+from tunesmith.data.generate.journal import (
+    JOURNAL_FILE,
+    Asked,
+    Ended,
+    Journal,
+    Planned,
+    Started,
+    ask_to_cancel,
+    is_running,
+    read_events,
+)
+from tunesmith.data.generate.judge import judge_with
 from tunesmith.data.generate.report import ROWS_FILE, Report, read_report
 from tunesmith.data.generate.request import Caps, GenerateRequest, Prices, read_request
 from tunesmith.data.generate.run import GenerationRun, create_generation
 from tunesmith.data.generate.sources import SeedExample, Sources, read_kept_sources
 from tunesmith.data.generate.state import State
-from tunesmith.data.generate.teacher import Teacher
-from tunesmith.data.generate.view import View, change_caps, require_resumable, view_generation
+from tunesmith.data.generate.teacher import MAX_TRIES, Teacher
+from tunesmith.data.generate.view import View, Views, change_caps, delete_generation, require_resumable, view_generation
 from tunesmith.data.rules import RULES
 
 
@@ -34,6 +48,8 @@ class World:
     folder: Path
     teacher: RecordedTeacher
     delivered: list[int] = field(default_factory=list)
+    transport: httpx.AsyncBaseTransport | None = None
+    timeout_s: float = 20.0
 
     def create(self, sources: Sources | None = None, **changes: object) -> GenerateRequest:
         values: dict[str, object] = {
@@ -56,14 +72,16 @@ class World:
         """To its end; ``during`` is called every few milliseconds."""
         with Journal(self.folder) as journal:
             sources = read_kept_sources(self.folder)
-            doctor = Doctor(Settings(home=self.folder.parent), None)
-            run = GenerationRun(self.folder, read_request(self.folder), sources, journal, doctor, self._deliver)
+            judge = judge_with(Doctor(Settings(home=self.folder.parent), None))
+            run = GenerationRun(self.folder, read_request(self.folder), sources, journal, judge, self._deliver)
             return asyncio.run(self._drive(run, during))
 
     async def _drive(
         self, run: GenerationRun, during: Callable[[GenerationRun, "asyncio.Task[Ended]"], None] | None
     ) -> Ended:
-        async with Teacher(self.teacher.base_url, "m", None, first_wait_s=0.01) as teacher:
+        transport, timeout_s = self.transport, self.timeout_s
+        url = self.teacher.base_url
+        async with Teacher(url, "m", None, transport=transport, timeout_s=timeout_s, first_wait_s=0.01) as teacher:
             task = asyncio.create_task(run.run(teacher))
             while not task.done():
                 if during is not None:
@@ -142,18 +160,19 @@ def test_a_cap_on_tokens_is_never_passed(world: World, max_tokens: int, concurre
 
 
 def test_a_cap_on_money_is_never_passed_and_may_be_raised(world: World) -> None:
-    prices = Prices(input=1.0, output=4.0)
-    request = world.create(rows=20, caps=Caps(max_cost=0.005), prices=prices)
+    prices = Prices(input=Decimal(1), output=Decimal(4))
+    request = world.create(rows=20, caps=Caps(max_cost=Decimal("0.005")), prices=prices)
     assert world.run().stopped_by == "cost"
     first = spent_cost(world.state.spending, prices)
-    assert 0.001 < first <= 0.005
+    assert Decimal("0.001") < first <= Decimal("0.005")
     with pytest.raises(Conflict):
         require_resumable(world.view, Caps())
-    require_resumable(world.view, Caps(max_cost=0.01))
-    change_caps(world.folder, request, Caps(max_cost=0.01))
+    more = Caps(max_cost=Decimal("0.01"))
+    require_resumable(world.view, more)
+    change_caps(world.folder, request, more)
     asked = len(world.teacher.bodies)
     assert world.run().stopped_by == "cost"
-    assert first < spent_cost(world.state.spending, prices) <= 0.01
+    assert first < spent_cost(world.state.spending, prices) <= Decimal("0.01")
     assert len(world.teacher.bodies) > asked
     assert max(world.teacher.asked.values()) == 1
 
@@ -333,3 +352,180 @@ def test_every_event_is_on_the_disk_before_the_next_step(world: World) -> None:
     assert world.run(during=compare).status == "succeeded"
     assert b"authorization" not in (world.folder / JOURNAL_FILE).read_bytes()
     assert msgspec.json.decode((world.folder / JOURNAL_FILE).read_bytes().splitlines()[0])["type"] == "started"
+
+
+class SlowTeacher(httpx.AsyncBaseTransport):
+    """Takes every call and never answers one."""
+
+    def __init__(self) -> None:
+        self.num_calls = 0
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self.num_calls += 1
+        raise httpx.ReadTimeout("too slow")
+
+
+class SlowToAnswer(httpx.AsyncHTTPTransport):
+    """Gives messages, and no answers to them."""
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if b"Tone: " not in await request.aread():
+            raise httpx.ReadTimeout("too slow")
+        return await super().handle_async_request(request)
+
+
+def test_every_try_that_was_sent_is_counted(world: World) -> None:
+    world.transport = slow = SlowTeacher()
+    world.create()
+    ended = world.run()
+    assert ended.error is not None
+    assert ended.error.code == "teacher_unavailable"
+    assert slow.num_calls == world.view.usage.num_lost_calls == MAX_TRIES
+    asked = [event for event in read_events(world.folder) if isinstance(event, Asked)]
+    assert world.view.usage.total_tokens == sum(one.prompt_tokens + one.completion_tokens for one in asked)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+@pytest.mark.parametrize("max_tokens", [1_300, 2_000])
+def test_tries_that_are_lost_never_pass_a_cap(world: World, max_tokens: int, concurrency: int) -> None:
+    world.transport = slow = SlowTeacher()
+    world.create(caps=Caps(max_tokens=max_tokens), concurrency=concurrency)
+    assert world.run().stopped_by == "tokens"
+    assert world.view.usage.num_lost_calls == slow.num_calls
+    assert 0 < world.view.usage.total_tokens <= max_tokens
+
+
+def test_a_slot_that_has_to_wait_for_room_keeps_its_message(world: World) -> None:
+    """Its answer was lost, and another try no longer fits: the slot is unfinished, and a higher cap completes it."""
+    request = world.create(rows=1, caps=Caps(max_tokens=1_300))
+    world.transport = SlowToAnswer()
+    assert world.run().stopped_by == "tokens"
+    assert world.state.half_done == {0}
+    assert 0 < world.view.usage.num_lost_calls < MAX_TRIES
+    assert world.view.usage.total_tokens <= 1_300
+    change_caps(world.folder, request, Caps(max_tokens=100_000))
+    world.transport = None
+    world.run()
+    assert world.state.is_complete(0)
+
+
+def test_timeouts_before_a_refusal_are_counted(world: World) -> None:
+    world.create(rows=1, max_candidates=1)
+    world.timeout_s = 0.3
+    world.teacher.faults.extend([Fault(504), Fault(503), Fault(400, error_body("no", "content_filter"))])
+    assert world.run().status == "failed"
+    usage = world.view.usage
+    assert (usage.num_lost_calls, usage.num_calls, usage.num_estimated_calls) == (1, 1, 1)
+    (first, *_) = [event for event in read_events(world.folder) if isinstance(event, Asked)]
+    assert usage.lost_tokens == first.prompt_tokens + first.completion_tokens
+    assert usage.prompt_tokens == first.prompt_tokens
+
+
+def test_a_malformed_answer_is_counted_at_the_most_it_can_have_taken(world: World) -> None:
+    world.create(rows=1, max_candidates=1)
+    world.teacher.faults.append(Fault(200, b"<html>"))
+    world.run()
+    usage = world.view.usage
+    (asked,) = [event for event in read_events(world.folder) if isinstance(event, Asked)]
+    assert (usage.prompt_tokens, usage.completion_tokens) == (asked.prompt_tokens, asked.completion_tokens)
+
+
+def test_a_refused_key_costs_nothing(world: World) -> None:
+    world.create()
+    world.teacher.faults.append(Fault(401, error_body("who are you")))
+    assert world.run().status == "failed"
+    assert world.view.usage.num_lost_calls == world.view.usage.total_tokens == 0
+
+
+def test_a_cancel_may_come_from_another_process(world: World) -> None:
+    world.create()
+    world.teacher.delay_s = 0.05
+
+    def cancel(run: GenerationRun, _task: object) -> None:
+        if run.state.spending.num_calls == 2:
+            ask_to_cancel(world.folder)
+
+    assert world.run(during=cancel).status == "cancelled"
+    assert world.run().status == "succeeded"  # an old wish is none
+
+
+def test_a_full_disk_leaves_no_half_line(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create()
+    real, room = os.write, 60
+
+    def write(descriptor: int, data: bytes) -> int:
+        nonlocal room
+        if room == 0:
+            raise OSError(28, "No space left on device")
+        written = real(descriptor, data[: min(len(data), 7, room)])
+        room -= written
+        return written
+
+    with Journal(world.folder) as journal:
+        monkeypatch.setattr(os, "write", write)
+        journal.append(Started(at=1.0))
+        with pytest.raises(Unavailable) as caught:
+            journal.append(Planned(num_slots=123_456_789))
+        monkeypatch.undo()
+        assert caught.value.code == "journal_unwritable"
+        journal.append(Planned(num_slots=4))
+    assert list(read_events(world.folder)) == [Started(at=1.0), Planned(num_slots=4)]
+
+
+DAMAGE = [b"no json\n", b"{}\n", b'{"type":"answered"}\n', b'{"type":"asked","slot":\xff}\n']
+OUT_OF_ORDER = b'{"type":"refused","slot":9999,"step":"prompt","at":1,"rule":"cut_off","what":""}\n'
+
+
+@pytest.mark.parametrize("line", [*DAMAGE, OUT_OF_ORDER])
+def test_a_damaged_journal_is_shown_as_failed(world: World, line: bytes) -> None:
+    world.create(rows=1)
+    world.run()
+    with (world.folder / JOURNAL_FILE).open("ab") as file:
+        file.write(line)
+    view = world.view
+    assert view.status == "failed"
+    assert view.error is not None
+    assert view.error.code == "generation_damaged"
+    assert world.folder.name in view.error.message
+    assert view.usage.num_calls > 0
+    with pytest.raises(Conflict) as caught:
+        world.run()
+    assert caught.value.code == "generation_damaged"
+
+
+@pytest.mark.parametrize("name", ["request.json", "report.json"])
+def test_another_damaged_file_is_shown_too(world: World, name: str) -> None:
+    world.create(rows=1)
+    world.run()
+    (world.folder / name).write_bytes(b"{")
+    assert (world.view.status, world.view.request.id) == ("failed", world.folder.name)
+
+
+def test_a_look_reads_only_what_is_new(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.create()
+    num_applied = 0
+    views, real = Views(), State.apply
+
+    def counted(state: State, event: object) -> None:
+        nonlocal num_applied
+        num_applied += not state.keeps_texts
+        real(state, event)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(State, "apply", counted)
+    world.run(during=lambda _run, _task: views.of(world.folder) and None)
+    view = views.of(world.folder)
+    assert num_applied == len(list(read_events(world.folder)))
+    assert view == world.view
+    journal = world.folder / JOURNAL_FILE
+    journal.write_bytes(b"".join(journal.read_bytes().splitlines(keepends=True)[:3]))
+    assert views.of(world.folder).status == "interrupted"
+
+
+def test_what_runs_is_not_deleted(world: World) -> None:
+    world.create(rows=1)
+    with Journal(world.folder), pytest.raises(Conflict) as caught:
+        delete_generation(world.folder)
+    assert caught.value.code == "generation_running"
+    assert world.run().status == "succeeded"
+    delete_generation(world.folder)
+    assert not world.folder.exists()

@@ -190,15 +190,63 @@ def test_an_answer_without_usage_is_estimated(server: RecordedTeacher) -> None:
 def test_a_slow_answer_is_asked_again_and_counted(server: RecordedTeacher) -> None:
     server.delay_s = 0.6
 
+    tries: list[bool | None] = []
+
     async def run() -> Reply:
         async with Teacher(server.base_url, "m", None, timeout_s=0.3, first_wait_s=0.01) as teacher:
-            asked = asyncio.create_task(teacher.ask(question()))
+            asked = asyncio.create_task(teacher.ask(question(), lambda: tries.append(None), tries.append))
             while not server.bodies:
                 await asyncio.sleep(0.01)
             server.delay_s = 0.0
             return await asked
 
-    assert asyncio.run(run()).num_timeouts == 1
+    assert isinstance(asyncio.run(run()), Reply)
+    assert tries == [None, True, None]
+    assert len(server.bodies) == 2
+
+
+@pytest.mark.parametrize("variable", ["HTTP_PROXY", "ALL_PROXY", "http_proxy"])
+@pytest.mark.parametrize("uses_proxies", [False, True])
+def test_no_proxy_sees_the_key_of_a_teacher_on_this_machine(
+    server: RecordedTeacher, monkeypatch: pytest.MonkeyPatch, variable: str, uses_proxies: bool
+) -> None:
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    monkeypatch.delenv("no_proxy", raising=False)
+    with recorded_teacher() as proxy:
+        monkeypatch.setenv(variable, proxy.base_url.removesuffix("/v1"))
+
+        async def run() -> Reply:
+            async with Teacher(server.base_url, "m", KEY, uses_proxies=uses_proxies) as teacher:
+                return await teacher.ask(question())
+
+        assert isinstance(asyncio.run(run()), Reply)
+        assert proxy.authorizations == []
+
+
+@pytest.mark.parametrize(("uses_proxies", "num_seen"), [(False, 0), (True, 1)])
+def test_a_teacher_elsewhere_is_reached_through_a_proxy_where_that_is_wanted(
+    monkeypatch: pytest.MonkeyPatch, uses_proxies: bool, num_seen: int
+) -> None:
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with recorded_teacher() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.base_url.removesuffix("/v1"))
+        num_tries = 0
+
+        def once() -> None:
+            nonlocal num_tries
+            num_tries += 1
+            if num_tries > 1:
+                raise RuntimeError
+
+        async def run() -> Reply:
+            url = "http://teacher.invalid/v1"
+            async with Teacher(url, "m", KEY, uses_proxies=uses_proxies, first_wait_s=0.01) as teacher:
+                return await teacher.ask(question(), once)
+
+        with pytest.raises((RuntimeError, TunesmithError)):
+            asyncio.run(run())
+        assert proxy.num_posts == num_seen
 
 
 def test_nobody_there_is_said(server: RecordedTeacher) -> None:

@@ -1,5 +1,6 @@
-"""``tunesmith data``: generate, resume, list, show."""
+"""``tunesmith data``: generate, resume, list, show, delete."""
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +17,6 @@ from tunesmith.data.generate.request import (
     Caps,
     GenerateRequest,
     Length,
-    Prices,
     default_max_candidates,
     read_request,
     require_sound,
@@ -42,9 +42,9 @@ def generate(
     teacher_url: str | None = None,
     teacher_key_env: str | None = None,
     max_tokens: int | None = None,
-    max_cost: float | None = None,
-    price_in: float = 0.0,
-    price_out: float = 0.0,
+    max_cost: Decimal | None = None,
+    price_in: Decimal | None = None,
+    price_out: Decimal | None = None,
     max_candidates: int | None = None,
     max_answer_tokens: int = 512,
     concurrency: int = 4,
@@ -85,9 +85,9 @@ def generate(
     max_cost
         Stop before more money than this is spent; needs the prices.
     price_in
-        Price of a million prompt tokens.
+        Price of a million prompt tokens; left out, it is the Tunesmith server's own where that is the teacher.
     price_out
-        Price of a million answer tokens.
+        Price of a million answer tokens, likewise.
     max_candidates
         Candidates at most, however many are dropped; left out, twice the rows and 8.
     max_answer_tokens
@@ -97,7 +97,7 @@ def generate(
     seed
         The same sources and seed give the same plan.
     """
-    from tunesmith.cli.generating import require_key, run_generation
+    from tunesmith.cli.generating import find_prices, require_key, run_generation
     from tunesmith.data.generate.run import create_generation
     from tunesmith.data.generate.sources import read_sources
     from tunesmith.data.generate.view import generations_dir
@@ -121,7 +121,7 @@ def generate(
         max_answer_tokens=max_answer_tokens,
         concurrency=concurrency,
         caps=Caps(max_tokens=max_tokens, max_cost=max_cost),
-        prices=Prices(input=price_in, output=price_out),
+        prices=find_prices(settings, teacher_model, teacher_url, price_in, price_out),
         seed_files=tuple(str(path) for path in seeds or ()),
         documents=tuple(str(path) for path in documents or ()),
         out=str(out.absolute()),
@@ -131,12 +131,12 @@ def generate(
     _require_files([*(seeds or []), *(documents or [])])
     folder = generations_dir(settings) / request.id
     create_generation(folder, request, read_sources(seeds or [], [(path, path.name) for path in documents or []], seed))
-    return run_generation(settings, folder, request, as_json)
+    return run_generation(settings, folder, as_json)
 
 
 @app.command
 def resume(
-    generation_id: str, *, max_tokens: int | None = None, max_cost: float | None = None, as_json: show.AsJson = False
+    generation_id: str, *, max_tokens: int | None = None, max_cost: Decimal | None = None, as_json: show.AsJson = False
 ) -> int:
     """Go on with a generation that was interrupted, has failed, or was ended by a cap.
 
@@ -152,7 +152,7 @@ def resume(
         A new cap on money, with what is spent.
     """
     from tunesmith.cli.generating import require_key, run_generation
-    from tunesmith.data.generate.view import change_caps, find_generation, require_resumable, view_generation
+    from tunesmith.data.generate.view import find_generation, require_resumable, view_generation
 
     settings = load_settings()
     folder = find_generation(settings, generation_id)
@@ -162,7 +162,7 @@ def resume(
         raise InvalidRequest(f"{generation_id} belongs to a server.", mend="Resume it through the server's API.")
     require_resumable(view_generation(folder), caps)
     require_key(request)
-    return run_generation(settings, folder, change_caps(folder, request, caps), as_json)
+    return run_generation(settings, folder, as_json, caps)
 
 
 @app.command(name="list")
@@ -197,7 +197,7 @@ def show_generation(generation_id: str, *, as_json: show.AsJson = False) -> None
     generation_id
         For instance gen-abc.
     """
-    from tunesmith.cli.generating import show_drops
+    from tunesmith.cli.generating import money, show_drops
     from tunesmith.data.generate.view import find_generation, view_generation
 
     view = view_generation(find_generation(load_settings(), generation_id))
@@ -212,7 +212,7 @@ def show_generation(generation_id: str, *, as_json: show.AsJson = False) -> None
             ("teacher", view.request.teacher_model),
             ("candidates", f"{view.num_complete} of {view.num_planned}"),
             ("tokens", f"{view.usage.total_tokens:,}"),
-            ("cost", f"{view.usage.cost:g}" if view.request.prices != Prices() else None),
+            ("cost", money(view.request, view.usage.cost) if view.request.prices.are_given else None),
             ("out", view.request.out),
             ("file", view.file_id),
             ("error", view.error.message if view.error else None),
@@ -220,6 +220,24 @@ def show_generation(generation_id: str, *, as_json: show.AsJson = False) -> None
     )
     if view.report is not None:
         show_drops(view.report)
+
+
+@app.command(name="delete")
+def delete_generation(generation_id: str) -> None:
+    """Delete a generation: its answers, its report, and its copies of seeds and documents.
+
+    The rows that it has written, or the file that it has become, stay.
+
+    Parameters
+    ----------
+    generation_id
+        For instance gen-abc.
+    """
+    from tunesmith.data.generate.view import delete_generation as delete
+    from tunesmith.data.generate.view import find_generation
+
+    delete(find_generation(load_settings(), generation_id))
+    show.line(f"{generation_id} is deleted.")
 
 
 def _require_files(paths: list[Path]) -> None:

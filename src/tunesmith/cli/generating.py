@@ -8,34 +8,42 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Protocol
 
 from tunesmith.catalog.embedding import is_embedding_installed
+from tunesmith.catalog.models import find_base_model
 from tunesmith.cli import show
 from tunesmith.cli.client import find_api_key, find_base_url
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import Settings
 from tunesmith.data.generate.diagnosis import Doctor
 from tunesmith.data.generate.journal import Ended, Journal
+from tunesmith.data.generate.judge import judge_with
 from tunesmith.data.generate.report import Report, read_report, usage_of
-from tunesmith.data.generate.request import GenerateRequest, Prices, require_key_text
+from tunesmith.data.generate.request import Caps, GenerateRequest, Prices, plain, read_request, require_key_text
 from tunesmith.data.generate.run import GenerationRun
 from tunesmith.data.generate.sources import read_kept_sources
 from tunesmith.data.generate.teacher import Teacher
+from tunesmith.data.generate.view import change_caps
+from tunesmith.metering.prices import load_prices
 from tunesmith.serving.engines.embedding import Embedder
 
 FAILED, INTERRUPTED = 1, 130
+NO_CAPS = Caps()
 LOOK_EVERY_S = 0.5
 PLAIN_LINE_EVERY_S = 10.0
 
 
-def run_generation(settings: Settings, folder: Path, request: GenerateRequest, as_json: bool) -> int:
-    """Run it to its end; the exit status. Raises Conflict when another process is at it."""
+def run_generation(settings: Settings, folder: Path, as_json: bool, caps: Caps = NO_CAPS) -> int:
+    """Run it to its end, under new caps where some are given; the exit status. Raises Conflict when another process is
+    at it: nothing is changed then."""
     with Journal(folder) as journal, Embedder(settings) as embedder:
-        doctor = Doctor(settings, embedder.embed if is_embedding_installed(settings) else None)
+        request = change_caps(folder, read_request(folder), caps)
+        judge = judge_with(Doctor(settings, embedder.embed if is_embedding_installed(settings) else None))
         sources = read_kept_sources(folder)
-        run = GenerationRun(folder, request, sources, journal, doctor, lambda rows, _: _copy(rows, request))
+        run = GenerationRun(folder, request, sources, journal, judge, lambda rows, _: _copy(rows, request))
         if not as_json:
             show.note(f"{request.id}: its state is in {folder}")
         ended = asyncio.run(_drive(settings, run, request))
@@ -57,13 +65,26 @@ def require_key(request: GenerateRequest) -> str | None:
     return key
 
 
+def find_prices(
+    settings: Settings, model: str, teacher_url: str | None, price_in: Decimal | None, price_out: Decimal | None
+) -> Prices:
+    """Those that are given; else, where the Tunesmith server is the teacher, the prices of this machine's home."""
+    if price_in is not None or price_out is not None or teacher_url is not None:
+        return Prices(input=price_in or Decimal(0), output=price_out or Decimal(0))
+    table = load_prices(settings)
+    base = find_base_model(settings, model.split(":")[1] if model.startswith("ft:") else model)
+    price = table.price_of(base.id if base else model)
+    return Prices(input=price.input_per_million_tokens, output=price.output_per_million_tokens, currency=table.currency)
+
+
 async def _drive(settings: Settings, run: GenerationRun, request: GenerateRequest) -> Ended | None:
     """None when a second Ctrl-C has cut the calls in flight."""
     key = require_key(request)
     if request.teacher_url is None:
-        teacher = Teacher(find_base_url(settings), request.teacher_model, key or find_api_key(settings))
+        url, key = find_base_url(settings), key or find_api_key(settings)
     else:
-        teacher = Teacher(request.teacher_url, request.teacher_model, key)
+        url = request.teacher_url
+    teacher = Teacher(url, request.teacher_model, key, uses_proxies=True)
     async with teacher:
         work = asyncio.create_task(run.run(teacher))
         with _interruptible(run, work), _display() as display:
@@ -140,9 +161,14 @@ def show_drops(report: Report) -> None:
         show.note(f"Not checked: {skipped.rule}: {skipped.reason}")
 
 
-def spent(request: GenerateRequest, num_tokens: int, cost: float) -> str:
+def spent(request: GenerateRequest, num_tokens: int, cost: Decimal) -> str:
     """Tokens, and money where there are prices."""
-    return f"{num_tokens:,} tokens" + (f", {cost:.4f} spent" if request.prices != Prices() else "")
+    return f"{num_tokens:,} tokens" + (f", {money(request, cost)} spent" if request.prices.are_given else "")
+
+
+def money(request: GenerateRequest, cost: Decimal) -> str:
+    """With its currency, where that is known."""
+    return f"{plain(cost)} {request.prices.currency or ''}".rstrip()
 
 
 class _Display(Protocol):

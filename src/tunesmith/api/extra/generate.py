@@ -6,9 +6,9 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 from pydantic import SecretStr
 
-from tunesmith.api.deps import ServicesDep
+from tunesmith.api.deps import Services, ServicesDep
 from tunesmith.api.extra.generations import TeacherAccess
-from tunesmith.api.wire.generate import GenerateBody, Generation, GenerationList, ResumeBody
+from tunesmith.api.wire.generate import DeletedGeneration, GenerateBody, Generation, GenerationList, ResumeBody
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.ids import new_id
 from tunesmith.data.generate.request import (
@@ -19,7 +19,7 @@ from tunesmith.data.generate.request import (
     read_request,
     require_key_text,
 )
-from tunesmith.data.generate.view import find_generation, list_generations, view_generation
+from tunesmith.metering.prices import load_prices
 
 router = APIRouter(prefix="/api/data/generate", tags=["data"])
 
@@ -28,26 +28,35 @@ router = APIRouter(prefix="/api/data/generate", tags=["data"])
 def create_generation(body: GenerateBody, request: Request, services: ServicesDep) -> Generation:
     """Start a generation. Its finished file can train a job at once."""
     access = _access(request, body.teacher.api_key, is_own=body.teacher.base_url is None)
-    return _shown(services.generations.create(_request_of(body), access))
+    return _shown(services, services.generations.create(_request_of(body, services), access))
 
 
 @router.get("")
-def list_all(services: ServicesDep, limit: Annotated[int, Query(ge=1, le=100)] = 20) -> GenerationList:
+def list_all(
+    services: ServicesDep, after: str | None = None, limit: Annotated[int, Query(ge=1, le=100)] = 20
+) -> GenerationList:
     """Newest first."""
-    folders = sorted(list_generations(services.settings), key=_age)
-    return GenerationList(data=[_shown(folder) for folder in folders[:limit]], has_more=len(folders) > limit)
+    views, has_more = services.generations.list_page(after, limit)
+    return GenerationList(data=[Generation.of(view) for view in views], has_more=has_more)
 
 
 @router.get("/{generation_id}")
 def retrieve_generation(generation_id: str, services: ServicesDep) -> Generation:
     """Progress, time left and money spent while it runs; the report and the file at its end."""
-    return _shown(find_generation(services.settings, generation_id))
+    return _shown(services, services.generations.find(generation_id))
+
+
+@router.delete("/{generation_id}")
+def delete_generation(generation_id: str, services: ServicesDep) -> DeletedGeneration:
+    """Forget it, with its copies of seeds and documents and every answer. The file that it has become stays."""
+    services.generations.delete(generation_id)
+    return DeletedGeneration(id=generation_id)
 
 
 @router.post("/{generation_id}/cancel")
 def cancel_generation(generation_id: str, services: ServicesDep) -> Generation:
     """Stop when the calls in flight are answered. It can be resumed."""
-    return _shown(services.generations.cancel(generation_id))
+    return _shown(services, services.generations.cancel(generation_id))
 
 
 @router.post("/{generation_id}/resume", status_code=202)
@@ -56,18 +65,14 @@ def resume_generation(
 ) -> Generation:
     """Go on where it was: after a restart of the server, a cancel, a failure, or a cap that is raised here."""
     body = body or ResumeBody()
-    kept = read_request(find_generation(services.settings, generation_id))
+    kept = read_request(services.generations.find(generation_id))
     access = _access(request, body.api_key, is_own=kept.teacher_url is None)
     caps = Caps(max_tokens=body.max_tokens, max_cost=body.max_cost)
-    return _shown(services.generations.resume(generation_id, caps, access))
+    return _shown(services, services.generations.resume(generation_id, caps, access))
 
 
-def _shown(folder: Path) -> Generation:
-    return Generation.of(view_generation(folder))
-
-
-def _age(folder: Path) -> tuple[int, str]:
-    return -read_request(folder).created_at, folder.name
+def _shown(services: Services, folder: Path) -> Generation:
+    return Generation.of(services.generations.views.of(folder))
 
 
 def _access(request: Request, key: SecretStr | None, *, is_own: bool) -> TeacherAccess:
@@ -81,7 +86,21 @@ def _access(request: Request, key: SecretStr | None, *, is_own: bool) -> Teacher
     return TeacherAccess(api_key=caller if is_own else given, own_url=f"http://{shown_host}:{port}/v1")
 
 
-def _request_of(body: GenerateBody) -> GenerateRequest:
+def _prices(body: GenerateBody, services: Services) -> Prices:
+    """Those of the request; else, where this server is the teacher, its own prices of that model.
+
+    Raises NotFound for a model that this server does not have.
+    """
+    if body.prices is not None:
+        return Prices(input=body.prices.input, output=body.prices.output)
+    if body.teacher.base_url is not None:
+        return Prices()
+    table = load_prices(services.settings)
+    price = table.price_of(services.registry.resolve(body.teacher.model).base_model)
+    return Prices(input=price.input_per_million_tokens, output=price.output_per_million_tokens, currency=table.currency)
+
+
+def _request_of(body: GenerateBody, services: Services) -> GenerateRequest:
     return GenerateRequest(
         id=new_id("gen-"),
         created_at=unix_now_s(),
@@ -97,7 +116,7 @@ def _request_of(body: GenerateBody) -> GenerateRequest:
         max_answer_tokens=body.max_answer_tokens,
         concurrency=body.concurrency,
         caps=Caps(max_tokens=body.max_tokens, max_cost=body.max_cost),
-        prices=Prices(input=body.prices.input, output=body.prices.output),
+        prices=_prices(body, services),
         seed_files=body.seeds,
         documents=body.documents,
     )

@@ -1,17 +1,23 @@
 """POST /api/data/generate: the request, and a generation as it is shown."""
 
-from typing import Annotated, Literal, Self
+from decimal import Decimal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 from pydantic import Field, SecretStr
 
 from tunesmith.api.wire.shape import RequestBody, ResponseBody, WholeBody
-from tunesmith.data.generate.request import LENGTHS, MAX_ROWS, TONES, Length
+from tunesmith.data.generate.request import LENGTHS, MAX_AMOUNT, MAX_ROWS, TONES, Length, plain
 from tunesmith.data.generate.view import View
 
 Name = Annotated[str, Field(min_length=1, max_length=512)]
 Names = Annotated[tuple[Name, ...], Field(max_length=1_000)]
 Key = Annotated[SecretStr, Field(min_length=1, max_length=4_096)]
+
+
+_AMOUNT: Any = {"le": MAX_AMOUNT, "allow_inf_nan": False, "max_digits": 15}
+Cost = Annotated[Decimal, Field(gt=0, **_AMOUNT)]
+"""A JSON number or text."""
 
 
 class TeacherBody(RequestBody):
@@ -25,8 +31,8 @@ class TeacherBody(RequestBody):
 class PricesBody(RequestBody):
     """Per million tokens."""
 
-    input: Annotated[float, Field(ge=0)] = 0.0
-    output: Annotated[float, Field(ge=0)] = 0.0
+    input: Annotated[Decimal, Field(ge=0, **_AMOUNT)] = Decimal(0)
+    output: Annotated[Decimal, Field(ge=0, **_AMOUNT)] = Decimal(0)
 
 
 class GenerateBody(WholeBody):
@@ -41,8 +47,9 @@ class GenerateBody(WholeBody):
     lengths: tuple[Length, ...] = LENGTHS
     system: str | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_cost: Annotated[float, Field(gt=0)] | None = None
-    prices: PricesBody = PricesBody()
+    max_cost: Cost | None = None
+    prices: PricesBody | None = None
+    """Left out, they are this server's own where it is the teacher, and else 0."""
     max_candidates: Annotated[int, Field(ge=1)] | None = None
     max_answer_tokens: Annotated[int, Field(ge=1)] = 512
     concurrency: Annotated[int, Field(ge=1, le=64)] = 4
@@ -54,7 +61,7 @@ class ResumeBody(WholeBody):
 
     api_key: Key | None = None
     max_tokens: Annotated[int, Field(ge=1)] | None = None
-    max_cost: Annotated[float, Field(gt=0)] | None = None
+    max_cost: Cost | None = None
 
 
 class Problem(ResponseBody):
@@ -71,7 +78,16 @@ class UsageShown(ResponseBody):
     completion_tokens: int
     lost_tokens: int
     total_tokens: int
-    cost: float
+    cost: str
+    """A decimal number as text, in the currency of the prices."""
+
+
+class PricesShown(ResponseBody):
+    """Per million tokens, as decimal texts; ``currency`` is null where the request gave the prices."""
+
+    input: str
+    output: str
+    currency: str | None
 
 
 class DropSampleShown(ResponseBody):
@@ -130,7 +146,8 @@ class Generation(ResponseBody):
     teacher_url: str | None
     seed: int
     max_tokens: int | None
-    max_cost: float | None
+    max_cost: str | None
+    prices: PricesShown
     usage: UsageShown
     file: str | None
     report: GenerationReport | None
@@ -155,11 +172,22 @@ class Generation(ResponseBody):
             teacher_url=request.teacher_url,
             seed=request.seed,
             max_tokens=request.caps.max_tokens,
-            max_cost=request.caps.max_cost,
-            usage=UsageShown(**msgspec.structs.asdict(view.usage)),
+            max_cost=None if request.caps.max_cost is None else plain(request.caps.max_cost),
+            prices=PricesShown(
+                input=plain(request.prices.input),
+                output=plain(request.prices.output),
+                currency=request.prices.currency,
+            ),
+            usage=UsageShown.model_validate(msgspec.to_builtins(view.usage)),
             file=view.file_id,
             report=None if report is None else GenerationReport.model_validate(msgspec.to_builtins(report)),
         )
+
+
+class DeletedGeneration(ResponseBody):
+    id: str
+    object: Literal["data.generation"] = "data.generation"
+    deleted: bool = True
 
 
 class GenerationList(ResponseBody):

@@ -1,8 +1,10 @@
 """Caps on tokens and money, looked at before each call: a call goes out only if all that is out fits under them."""
 
+from decimal import Decimal
+
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.data.generate.journal import StoppedBy
-from tunesmith.data.generate.request import Caps, Prices
+from tunesmith.data.generate.request import Caps, Prices, plain
 from tunesmith.data.generate.state import Spending, State
 
 Tokens = tuple[int, int]
@@ -19,8 +21,9 @@ class Budget:
         self._held: dict[int, Tokens] = {}
 
     def hold(self, slot: int, most: Tokens) -> StoppedBy | None:
-        """Set aside what a slot's remaining calls can take; the cap that forbids it, else None."""
-        prompt_tokens, completion_tokens = self._committed(most)
+        """Set aside what a slot's missing calls can take, in the place of what it held; the cap that forbids it, else
+        None. To be asked before every try: one that was lost has been spent."""
+        prompt_tokens, completion_tokens = self._committed(slot, most)
         if self._caps.max_tokens is not None and prompt_tokens + completion_tokens > self._caps.max_tokens:
             return "tokens"
         cost = self._prices.cost(prompt_tokens, completion_tokens)
@@ -28,10 +31,6 @@ class Budget:
             return "cost"
         self._held[slot] = most
         return None
-
-    def lower(self, slot: int, most: Tokens) -> None:
-        """What the slot can still take, once a call's real usage is in the state."""
-        self._held[slot] = most
 
     def release(self, slot: int) -> None:
         del self._held[slot]
@@ -43,18 +42,17 @@ class Budget:
             self.release(-1)
             return
         cost = self._prices.cost(*most)
-        needed = f"{cost:.6f}" if cap == "cost" else f"{sum(most):,} tokens"
-        spent = spent_cost(self._state.spending, self._prices) if cap == "cost" else spent_tokens(self._state.spending)
+        needed = plain(cost) if cap == "cost" else f"{sum(most):,} tokens"
         raise InvalidRequest(
-            f"max_{cap} leaves no room for one candidate, which may take {needed} ({spent:,} are spent).",
+            f"max_{cap} leaves no room for one candidate, which may take {needed}.",
             param=f"max_{cap}",
             code="cap_too_small",
             mend="Raise the cap, or lower max_answer_tokens.",
         )
 
-    def _committed(self, most: Tokens) -> Tokens:
+    def _committed(self, slot: int, most: Tokens) -> Tokens:
         spending = self._state.spending
-        held = [*self._held.values(), most]
+        held = [most, *(tokens for other, tokens in self._held.items() if other != slot)]
         return (
             spending.prompt_tokens + spending.lost_prompt_tokens + sum(tokens[0] for tokens in held),
             spending.completion_tokens + spending.lost_completion_tokens + sum(tokens[1] for tokens in held),
@@ -71,7 +69,7 @@ def spent_tokens(spending: Spending) -> int:
     )
 
 
-def spent_cost(spending: Spending, prices: Prices) -> float:
+def spent_cost(spending: Spending, prices: Prices) -> Decimal:
     """With that of lost calls."""
     return prices.cost(
         spending.prompt_tokens + spending.lost_prompt_tokens,

@@ -14,11 +14,12 @@ from typing import Literal, Self
 
 import msgspec
 
-from tunesmith.core.errors import Conflict
+from tunesmith.core.errors import Conflict, Unavailable
 from tunesmith.data.generate.questions import Step
 
 JOURNAL_FILE = "candidates.jsonl"
 LOCK_FILE = "run.lock"
+CANCEL_FILE = "cancel"
 _PATIENCE_S = 1.0
 """A look at the lock (``is_running``) holds it for a moment."""
 
@@ -45,7 +46,7 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True, tag="planned"):
 
 
 class Asked(msgspec.Struct, frozen=True, kw_only=True, tag="asked"):
-    """A call goes out. The numbers are about the most that it can take."""
+    """A try of a call goes out. The numbers are about the most that it can take."""
 
     slot: int
     step: Step
@@ -62,7 +63,15 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True, tag="answered"):
     prompt_tokens: int
     completion_tokens: int
     is_estimated: bool = False
-    num_timeouts: int = 0
+
+
+class Unanswered(msgspec.Struct, frozen=True, kw_only=True, tag="unanswered"):
+    """A try brought no answer. ``is_lost``: it was sent, and the teacher may bill it."""
+
+    slot: int
+    step: Step
+    at: float
+    is_lost: bool
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
@@ -75,6 +84,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
     what: str
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    is_estimated: bool = False
 
 
 class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
@@ -85,7 +95,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True, tag="ended"):
     file_id: str | None = None
 
 
-Event = Started | Planned | Asked | Answered | Refused | Ended
+Event = Started | Planned | Asked | Answered | Unanswered | Refused | Ended
 
 _decoder: msgspec.json.Decoder[Event] = msgspec.json.Decoder(Event)
 
@@ -95,15 +105,37 @@ class Journal:
 
     def __init__(self, folder: Path):
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder / LOCK_FILE)
+        self._lock = lock_generation(folder)
+        (folder / CANCEL_FILE).unlink(missing_ok=True)
         path = folder / JOURNAL_FILE
         self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
         os.ftruncate(self._descriptor, _whole_bytes(path))
 
     def append(self, event: Event) -> None:
-        """When this returns the line is on the disk: what was paid for is not lost in a power cut."""
-        os.write(self._descriptor, msgspec.json.encode(event) + b"\n")
-        os.fsync(self._descriptor)
+        """When this returns the line is on the disk: what was paid for is not lost in a power cut.
+
+        Raises Unavailable (``journal_unwritable``) where the disk does not take it; no half of it then stays.
+        """
+        try:
+            self._write_line(msgspec.json.encode(event) + b"\n")
+            os.fsync(self._descriptor)
+        except OSError as error:
+            raise Unavailable(
+                f"{JOURNAL_FILE} cannot be written: {error.strerror}.",
+                code="journal_unwritable",
+                mend="Make room on the disk, and resume: what was answered before is kept.",
+            ) from error
+
+    def _write_line(self, line: bytes) -> None:
+        """All of it or nothing: a full disk takes the beginning first, and refuses then."""
+        start = os.fstat(self._descriptor).st_size
+        written = 0
+        try:
+            while written < len(line):
+                written += os.write(self._descriptor, line[written:])
+        except OSError:
+            os.ftruncate(self._descriptor, start)
+            raise
 
     def close(self) -> None:
         os.close(self._descriptor)
@@ -118,15 +150,65 @@ class Journal:
         self.close()
 
 
+class JournalReader:
+    """Reads a journal while it grows: each look gives what is new."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / JOURNAL_FILE
+        self._offset = 0
+        self._num_lines = 0
+        self._inode: int | None = None
+
+    @property
+    def is_outdated(self) -> bool:
+        """Whether what was read is not there any more: the file is another one, or shorter."""
+        if not self._path.exists():
+            return self._offset > 0
+        facts = self._path.stat()
+        return self._inode not in (None, facts.st_ino) or facts.st_size < self._offset
+
+    def new_events(self) -> Iterator[Event]:
+        """Every whole line that was not read yet, in order. Raises Conflict (``generation_damaged``) at one that is no
+        event."""
+        if not self._path.exists():
+            return
+        with self._path.open("rb") as file:
+            self._inode = os.fstat(file.fileno()).st_ino
+            file.seek(self._offset)
+            for line in file:
+                if not line.endswith(b"\n"):
+                    return
+                self._offset += len(line)
+                self._num_lines += 1
+                yield self._decoded(line)
+
+    def _decoded(self, line: bytes) -> Event:
+        try:
+            return _decoder.decode(line)
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise self.damage() from None
+
+    def damage(self) -> Conflict:
+        """The error to raise for the line that was read last."""
+        return Conflict(
+            f"Line {self._num_lines} of {self._path.name} cannot be understood: {self._path.parent.name} is damaged.",
+            code="generation_damaged",
+            mend="Restore the file from a backup, or delete the generation.",
+        )
+
+
 def read_events(folder: Path) -> Iterator[Event]:
-    """Every whole line, in order."""
-    path = folder / JOURNAL_FILE
-    if not path.exists():
-        return
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                yield _decoder.decode(line)
+    """Every whole line, in order. Raises Conflict where one cannot be understood."""
+    return JournalReader(folder).new_events()
+
+
+def ask_to_cancel(folder: Path) -> None:
+    """Leave the wish where the run, in whichever process, looks for it."""
+    (folder / CANCEL_FILE).touch(mode=0o600)
+
+
+def wants_cancel(folder: Path) -> bool:
+    return (folder / CANCEL_FILE).exists()
 
 
 def is_running(folder: Path) -> bool:
@@ -144,7 +226,9 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def _locked(path: Path) -> int:
+def lock_generation(folder: Path) -> int:
+    """An open file whose closing frees the generation. Raises Conflict when another has it."""
+    path = folder / LOCK_FILE
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     deadline_s = time.monotonic() + _PATIENCE_S
     while True:

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from decimal import Decimal
 from pathlib import Path
 
 import msgspec
 
+from tunesmith.core.errors import Conflict
 from tunesmith.data.generate.budget import spent_cost, spent_tokens
 from tunesmith.data.generate.candidates import Candidate, Drop
 from tunesmith.data.generate.diagnosis import chat_line
 from tunesmith.data.generate.filter import DROP_RULES, Filtered
 from tunesmith.data.generate.journal import StoppedBy
-from tunesmith.data.generate.request import GenerateRequest
+from tunesmith.data.generate.request import GenerateRequest, plain
 from tunesmith.data.generate.sources import Sources
 from tunesmith.data.generate.state import State
 from tunesmith.data.report import Skipped
@@ -53,7 +55,7 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     completion_tokens: int
     lost_tokens: int
     total_tokens: int
-    cost: float
+    cost: Decimal
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
@@ -118,7 +120,7 @@ def usage_of(state: State, request: GenerateRequest) -> Usage:
         completion_tokens=spending.completion_tokens,
         lost_tokens=spending.lost_prompt_tokens + spending.lost_completion_tokens,
         total_tokens=spent_tokens(spending),
-        cost=round(spent_cost(spending, request.prices), 6),
+        cost=Decimal(plain(spent_cost(spending, request.prices))),
     )
 
 
@@ -131,9 +133,16 @@ def write_rows(path: Path, candidates: Iterable[Candidate], system: str) -> None
 
 
 def read_report(folder: Path) -> Report | None:
-    """Of a generation's folder; None before its first end."""
+    """Of a generation's folder; None before its first end. Raises Conflict (``generation_damaged``)."""
     path = folder / REPORT_FILE
-    return msgspec.json.decode(path.read_bytes(), type=Report) if path.exists() else None
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Report) if path.exists() else None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Conflict(
+            f"{REPORT_FILE} of {folder.name} cannot be understood.",
+            code="generation_damaged",
+            mend="Restore the file from a backup, or delete the generation.",
+        ) from None
 
 
 def _groups(state: State, drops: Iterable[Drop]) -> list[DropGroup]:

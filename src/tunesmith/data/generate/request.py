@@ -1,13 +1,14 @@
 """What a generation is asked to do: ``request.json``. A key is never part of it."""
 
 import re
+from decimal import Decimal
 from pathlib import Path
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 import msgspec
 
-from tunesmith.core.errors import InvalidRequest
+from tunesmith.core.errors import Conflict, InvalidRequest, NotFound
 
 REQUEST_FILE = "request.json"
 
@@ -15,6 +16,8 @@ TONES = ("plain", "friendly", "formal", "terse", "unsure", "impatient", "curious
 Length = Literal["short", "medium", "long"]
 LENGTHS: tuple[Length, ...] = ("short", "medium", "long")
 MAX_ROWS = 100_000
+MAX_AMOUNT = 1_000_000
+_MILLION = Decimal(1_000_000)
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,18 +25,30 @@ class Caps(msgspec.Struct, frozen=True, kw_only=True):
 
     max_tokens: int | None = None
     """Prompt and completion tokens of all calls together."""
-    max_cost: float | None = None
+    max_cost: Decimal | None = None
     """In the currency of the prices."""
 
 
 class Prices(msgspec.Struct, frozen=True, kw_only=True):
     """The teacher's prices per million tokens; 0 is free."""
 
-    input: float = 0.0
-    output: float = 0.0
+    input: Decimal = Decimal(0)
+    output: Decimal = Decimal(0)
+    currency: str | None = None
+    """Known where the prices are this server's own."""
 
-    def cost(self, prompt_tokens: int, completion_tokens: int) -> float:
-        return (prompt_tokens * self.input + completion_tokens * self.output) / 1e6
+    @property
+    def are_given(self) -> bool:
+        return self.input > 0 or self.output > 0
+
+    def cost(self, prompt_tokens: int, completion_tokens: int) -> Decimal:
+        """Exact: a price has few digits, and a division by a million only moves the point."""
+        return (prompt_tokens * self.input + completion_tokens * self.output) / _MILLION
+
+
+def plain(amount: Decimal) -> str:
+    """An amount as documents and people get it: without an exponent and without zeros that say nothing."""
+    return format(amount.normalize(), "f") if amount else "0"
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +78,8 @@ class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True):
     seed_files: tuple[str, ...] = ()
     """Names or ids, for the report and the lineage."""
     documents: tuple[str, ...] = ()
+    expires_at: int | None = None
+    """When the first of the files it starts from expires, Unix seconds: what was made from them goes with it."""
     out: str | None = None
     """Where the command line writes the rows."""
 
@@ -85,8 +102,8 @@ def require_sound(request: GenerateRequest) -> None:
             )
     if not request.teacher_model.strip():
         raise InvalidRequest("The teacher has no model.", param="teacher.model", code="invalid_value")
-    if min(request.prices.input, request.prices.output) < 0:
-        raise InvalidRequest("A price is below 0.", param="prices", code="invalid_value")
+    for price in (request.prices.input, request.prices.output):
+        _require_amount(price, "prices")
     if request.teacher_url is not None:
         require_address(request.teacher_url)
     _require_caps(request)
@@ -98,9 +115,10 @@ def _require_caps(request: GenerateRequest) -> None:
         raise InvalidRequest("max_tokens must be at least 1.", param="max_tokens", code="invalid_value")
     if caps.max_cost is None:
         return
-    if caps.max_cost <= 0:
+    _require_amount(caps.max_cost, "max_cost")
+    if caps.max_cost == 0:
         raise InvalidRequest("max_cost must be more than 0.", param="max_cost", code="invalid_value")
-    if prices.input == 0 and prices.output == 0:
+    if not prices.are_given:
         raise InvalidRequest(
             "A cap on money needs the teacher's prices.",
             param="max_cost",
@@ -152,6 +170,13 @@ def require_key_text(key: str) -> None:
         )
 
 
+def _require_amount(amount: Decimal, name: str) -> None:
+    if not amount.is_finite() or not 0 <= amount <= MAX_AMOUNT:
+        raise InvalidRequest(
+            f"{amount} is no amount of money; it must be from 0 to {MAX_AMOUNT:,}.", param=name, code="invalid_value"
+        )
+
+
 def _require_between(value: int, least: int, most: int, name: str) -> None:
     if not least <= value <= most:
         raise InvalidRequest(
@@ -160,5 +185,14 @@ def _require_between(value: int, least: int, most: int, name: str) -> None:
 
 
 def read_request(folder: Path) -> GenerateRequest:
-    """Of a generation's folder."""
-    return msgspec.json.decode((folder / REQUEST_FILE).read_bytes(), type=GenerateRequest)
+    """Of a generation's folder. Raises Conflict (``generation_damaged``), NotFound for one that was just deleted."""
+    try:
+        return msgspec.json.decode((folder / REQUEST_FILE).read_bytes(), type=GenerateRequest)
+    except FileNotFoundError:
+        raise NotFound(f"There is no generation {folder.name!r}.", code="generation_not_found", param="id") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise Conflict(
+            f"{REQUEST_FILE} of {folder.name} cannot be understood.",
+            code="generation_damaged",
+            mend="Restore the file from a backup, or delete the generation.",
+        ) from None

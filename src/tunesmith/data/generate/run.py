@@ -16,8 +16,7 @@ from tunesmith.core.clock import monotonic_s
 from tunesmith.core.errors import TunesmithError
 from tunesmith.core.types import write_json
 from tunesmith.data.generate.budget import Budget, Tokens
-from tunesmith.data.generate.diagnosis import Doctor
-from tunesmith.data.generate.filter import Filtered, filter_candidates
+from tunesmith.data.generate.filter import Filtered
 from tunesmith.data.generate.journal import (
     Answered,
     Asked,
@@ -30,8 +29,10 @@ from tunesmith.data.generate.journal import (
     Refused,
     Started,
     StoppedBy,
-    read_events,
+    Unanswered,
+    wants_cancel,
 )
+from tunesmith.data.generate.judge import Judge
 from tunesmith.data.generate.plan import Slot, make_plan
 from tunesmith.data.generate.questions import (
     Question,
@@ -62,12 +63,19 @@ Deliver = Callable[[Path, Report], str | None]
 def create_generation(folder: Path, request: GenerateRequest, sources: Sources) -> None:
     """Make the folder. Raises InvalidRequest where there is nothing to start from or no room under the caps."""
     first = next(make_plan(request, sources))
-    system = sources.common_system() if request.system is None else request.system
+    system = sources.system_for(request.system)
     budget = Budget(request.caps, request.prices, State())
     budget.require_room(bound_of_slot(first, system, request.max_answer_tokens))
     folder.mkdir(parents=True, mode=0o700)
     write_json(folder / SOURCES_FILE, sources)
     write_json(folder / REQUEST_FILE, request)
+
+
+class _PutBack(Exception):
+    """A try that may not go out: a cap forbids it, or the run is ending."""
+
+
+_Work = asyncio.Task[Slot | None]
 
 
 class GenerationRun:
@@ -79,20 +87,21 @@ class GenerationRun:
         request: GenerateRequest,
         sources: Sources,
         journal: Journal,
-        doctor: Doctor,
+        judge: Judge,
         deliver: Deliver,
     ):
+        """Raises Conflict for a damaged generation."""
         self._folder = folder
         self._request = request
         self._sources = sources
         self._journal = journal
-        self._doctor = doctor
+        self._judge = judge
         self._deliver = deliver
-        self._system = sources.common_system() if request.system is None else request.system
+        self._system = sources.system_for(request.system)
         self._stop_status: EndStatus | None = None
         self._stop_at_s: float | None = None
         self._trouble: BaseException | None = None
-        self.state = State.of(read_events(folder))
+        self.state = State.read(folder)
         self._budget = Budget(request.caps, request.prices, self.state)
         self._record(Started(at=time.time()))
 
@@ -132,15 +141,12 @@ class GenerationRun:
             stopped_by = await self._ask_all(teacher, slots.first(limit))
             if self._stop_status is not None:
                 return Ended(at=time.time(), status=self._stop_status)
-            filtered = await asyncio.to_thread(self._filter, limit)
+            filtered = await asyncio.to_thread(self._judge, self._folder, limit)
             if len(filtered.kept) >= self._request.rows:
                 stopped_by = "rows"
             elif limit == self._request.max_candidates:
                 stopped_by = stopped_by or "candidates"
         return await asyncio.to_thread(self._finish, filtered, stopped_by)
-
-    def _filter(self, limit: int) -> Filtered:
-        return filter_candidates(self.state, limit, self._sources.seeds, self._system, self._doctor)
 
     def _next_limit(self, limit: int, num_kept: int) -> int:
         if limit == 0:
@@ -152,14 +158,15 @@ class GenerationRun:
         """Complete the slots. Returns the cap that left some incomplete; raises the first error that ends the run, when
         the calls in flight have come back."""
         waiting = deque(slot for slot in slots if not self.state.is_complete(slot.number))
-        running: set[asyncio.Task[None]] = set()
+        running: set[_Work] = set()
         try:
             while True:
+                self._look_for_wish()
                 cap = self._start_some(teacher, waiting, running)
                 if not running:
                     return cap
                 done, running = await asyncio.wait(running, timeout=LOOK_EVERY_S, return_when=asyncio.FIRST_COMPLETED)
-                self._note_trouble(done)
+                waiting.extendleft(self._unfinished(done))
                 if self._patience_is_over:
                     return None
         finally:
@@ -169,7 +176,12 @@ class GenerationRun:
             if self._trouble is not None:
                 raise self._trouble
 
-    def _start_some(self, teacher: Teacher, waiting: deque[Slot], running: set[asyncio.Task[None]]) -> StoppedBy | None:
+    def _look_for_wish(self) -> None:
+        """Whoever cancels need not be in this process."""
+        if self._stop_status is None and wants_cancel(self._folder):
+            self.stop("cancelled")
+
+    def _start_some(self, teacher: Teacher, waiting: deque[Slot], running: set[_Work]) -> StoppedBy | None:
         """Send slots on their way, as many as may be; the cap that forbids the next one."""
         while waiting and len(running) < self._request.concurrency and not self._is_stopping:
             cap = self._budget.hold(waiting[0].number, self._bound_left(waiting[0]))
@@ -178,31 +190,43 @@ class GenerationRun:
             running.add(asyncio.create_task(self._complete(teacher, waiting.popleft())))
         return None
 
-    def _note_trouble(self, done: set[asyncio.Task[None]]) -> None:
+    def _unfinished(self, done: set[_Work]) -> list[Slot]:
+        """Slots that were put back, to be tried again when there is room."""
         for task in done:
             self._trouble = self._trouble or task.exception()
+        return [slot for task in done if not task.exception() and (slot := task.result()) is not None]
 
-    async def _complete(self, teacher: Teacher, slot: Slot) -> None:
-        """Both calls of a slot, or the one that is missing."""
+    async def _complete(self, teacher: Teacher, slot: Slot) -> Slot | None:
+        """Both calls of a slot, or the one that is missing. The slot itself where it has to wait."""
         try:
             if slot.number not in self.state.prompts:
-                await self._ask(teacher, slot.number, "prompt", ask_for_prompt(slot, self._request.seed))
-            if self.state.is_complete(slot.number) or self._is_stopping:
-                return
-            self._budget.lower(slot.number, self._bound_left(slot))
-            await self._ask(teacher, slot.number, "answer", self._answer_question(slot))
+                await self._ask(teacher, slot, "prompt", ask_for_prompt(slot, self._request.seed))
+            if not self.state.is_complete(slot.number):
+                await self._ask(teacher, slot, "answer", self._answer_question(slot))
+        except _PutBack:
+            return slot
         finally:
             self._budget.release(slot.number)
+        return None
 
-    async def _ask(self, teacher: Teacher, slot: int, step: Step, question: Question) -> None:
-        most = question.bound
-        self._record(Asked(slot=slot, step=step, prompt_tokens=most[0], completion_tokens=most[1]))
+    async def _ask(self, teacher: Teacher, slot: Slot, step: Step, question: Question) -> None:
+        """One call, whose every try is written down before it goes out, and what became of it after that."""
+        number, most = slot.number, question.bound
+
+        def on_try() -> None:
+            if self._is_stopping or self._budget.hold(number, self._bound_left(slot)) is not None:
+                raise _PutBack
+            self._record(Asked(slot=number, step=step, prompt_tokens=most[0], completion_tokens=most[1]))
+
+        def on_no_answer(is_lost: bool) -> None:
+            self._record(Unanswered(slot=number, step=step, at=time.time(), is_lost=is_lost))
+
         try:
-            reply = await teacher.ask(question)
+            reply = await teacher.ask(question, on_try, on_no_answer)
         except Declined as declined:
-            self._record(_refused(slot, step, declined))
+            self._record(_refused(number, step, declined))
         else:
-            self._record(_answered(slot, step, reply))
+            self._record(_answered(number, step, reply))
 
     def _bound_left(self, slot: Slot) -> Tokens:
         """About the most that the slot's missing calls can take."""
@@ -252,7 +276,6 @@ def _answered(slot: int, step: Step, reply: Reply) -> Answered:
         prompt_tokens=reply.prompt_tokens,
         completion_tokens=reply.completion_tokens,
         is_estimated=reply.is_estimated,
-        num_timeouts=reply.num_timeouts,
     )
 
 
@@ -265,6 +288,7 @@ def _refused(slot: int, step: Step, declined: Declined) -> Refused:
         what=declined.what,
         prompt_tokens=declined.prompt_tokens,
         completion_tokens=declined.completion_tokens,
+        is_estimated=declined.is_estimated,
     )
 
 

@@ -33,8 +33,10 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True):
     num_seed_rows: int = 0
     """Rows of the seed files, also those that serve as no example."""
 
-    def common_system(self) -> str:
-        """The system prompt that most seeds have; empty when most have none."""
+    def system_for(self, given: str | None) -> str:
+        """The system prompt of every row: the one that is given, else the one that most seeds have, or none."""
+        if given is not None:
+            return given
         counts = Counter(seed.system for seed in self.seeds)
         return max(counts, key=lambda text: (counts[text], text)) if counts else ""
 

@@ -2,8 +2,21 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
-from tunesmith.data.generate.journal import Answered, Asked, Ended, Event, Planned, Refused, Started
+import msgspec
+
+from tunesmith.data.generate.journal import (
+    Answered,
+    Asked,
+    Ended,
+    Event,
+    JournalReader,
+    Planned,
+    Refused,
+    Started,
+    Unanswered,
+)
 from tunesmith.data.generate.questions import Step, clean_prompt
 
 Call = tuple[int, Step]
@@ -11,7 +24,7 @@ Call = tuple[int, Step]
 
 @dataclass
 class Spending:
-    """Tokens of the teacher. ``lost`` ones may have been billed: calls that were sent and never answered, because the
+    """Tokens of the teacher. ``lost`` ones may have been billed: tries that were sent and never answered, because the
     teacher was too slow or the process was killed. They are counted at about the most they can have been."""
 
     num_calls: int = 0
@@ -26,12 +39,12 @@ class Spending:
         self.num_calls += 1
         self.prompt_tokens += event.prompt_tokens
         self.completion_tokens += event.completion_tokens
-        self.num_estimated += isinstance(event, Answered) and event.is_estimated
+        self.num_estimated += event.is_estimated
 
-    def lose(self, asked: Asked, times: int = 1) -> None:
-        self.num_lost += times
-        self.lost_prompt_tokens += times * asked.prompt_tokens
-        self.lost_completion_tokens += times * asked.completion_tokens
+    def lose(self, asked: Asked) -> None:
+        self.num_lost += 1
+        self.lost_prompt_tokens += asked.prompt_tokens
+        self.lost_completion_tokens += asked.completion_tokens
 
 
 @dataclass(frozen=True)
@@ -56,6 +69,15 @@ class State:
     started_at: float = 0.0
     num_calls_before_start: int = 0
     ended: Ended | None = None
+    keeps_texts: bool = True
+    """A mere look at how far it is need not hold every answer."""
+
+    @classmethod
+    def read(cls, folder: Path) -> "State":
+        """Of a generation's folder. Raises Conflict (``generation_damaged``)."""
+        state = cls()
+        state.follow(JournalReader(folder))
+        return state
 
     @classmethod
     def of(cls, events: Iterable[Event]) -> "State":
@@ -63,6 +85,14 @@ class State:
         for event in events:
             state.apply(event)
         return state
+
+    def follow(self, reader: JournalReader) -> None:
+        """Apply what is new. Raises Conflict at a line that is no event, or that cannot come after those before it."""
+        for event in reader.new_events():
+            try:
+                self.apply(event)
+            except KeyError:
+                raise reader.damage() from None
 
     def apply(self, event: Event) -> None:
         match event:
@@ -74,10 +104,11 @@ class State:
                 self.in_flight[event.slot, event.step] = event
             case Answered():
                 self._settle(event)
-                if event.step == "prompt":
-                    self._take_prompt(event)
-                else:
-                    self.answers[event.slot] = event
+                self._take(event)
+            case Unanswered():
+                asked = self.in_flight.pop((event.slot, event.step))
+                if event.is_lost:
+                    self.spending.lose(asked)
             case Refused():
                 self._settle(event)
                 self.refused[event.slot] = Refusal(event.rule, event.what)
@@ -112,19 +143,26 @@ class State:
         self.num_calls_before_start = self.spending.num_calls
         self.ended = None
 
-    def _take_prompt(self, event: Answered) -> None:
+    def _take(self, event: Answered) -> None:
+        kept = event if self.keeps_texts else msgspec.structs.replace(event, text="")
+        if event.step == "prompt":
+            self.prompts[event.slot] = kept
+            self._refuse_half(event)
+        elif event.slot not in self.prompts:
+            raise KeyError(event.slot)
+        else:
+            self.answers[event.slot] = kept
+
+    def _refuse_half(self, event: Answered) -> None:
         """An answer to half a message, or to none, need not be paid for."""
-        self.prompts[event.slot] = event
         if not clean_prompt(event.text):
             self.refused[event.slot] = Refusal("empty_prompt", "The message is empty.")
         elif event.finish_reason == "length":
             self.refused[event.slot] = Refusal("cut_off", "The message reached its token limit.")
 
     def _settle(self, event: Answered | Refused) -> None:
-        asked = self.in_flight.pop((event.slot, event.step))
+        self.in_flight.pop((event.slot, event.step))
         self.spending.add(event)
-        if isinstance(event, Answered) and event.num_timeouts:
-            self.spending.lose(asked, event.num_timeouts)
 
     def _lose_all(self) -> None:
         for asked in self.in_flight.values():

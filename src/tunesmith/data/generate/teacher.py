@@ -5,8 +5,10 @@ makes no sense: the run then stops, and can be resumed.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Any, Self
 
@@ -31,6 +33,10 @@ _CONNECT_S = 10.0
 _DECLINING_CODES = frozenset({"content_filter", "content_policy_violation", "context_length_exceeded"})
 _QUOTA_CODE = "insufficient_quota"
 _OPTIONAL = ("temperature", "seed")
+_BAD_ANSWER = "teacher_bad_answer"
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+_LOST_STATUSES = frozenset({408, 502, 504, 524})
+"""Of a gateway whose server may have answered, too late or into a broken connection; Azure bills a 408."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +48,17 @@ class Reply:
     prompt_tokens: int
     completion_tokens: int
     is_estimated: bool
-    num_timeouts: int
-    """Tries before that were sent and never answered: the teacher may have billed them."""
 
 
 class Declined(Exception):
     """One question failed and others may not: ``rule`` is an id of ``filter.DROP_RULES``."""
 
-    def __init__(self, rule: str, what: str, prompt_tokens: int = 0, completion_tokens: int = 0):
+    def __init__(self, rule: str, what: str, tokens: tuple[int, int], *, is_estimated: bool):
         super().__init__(what)
         self.rule = rule
         self.what = what
-        self.prompt_tokens = prompt_tokens
-        self.completion_tokens = completion_tokens
+        self.prompt_tokens, self.completion_tokens = tokens
+        self.is_estimated = is_estimated
 
 
 class _Usage(msgspec.Struct, frozen=True):
@@ -88,16 +92,35 @@ class _TroubleBody(msgspec.Struct, frozen=True):
 
 
 class _TryAgain(Exception):
-    """This may pass; ``wait_s`` is what the teacher asked for."""
+    """This may pass; ``wait_s`` is what the teacher asked for. ``is_lost``: it was sent, and may be billed."""
 
-    def __init__(self, what: str, wait_s: float | None = None, is_timeout: bool = False):
+    def __init__(self, what: str, wait_s: float | None = None, *, is_lost: bool):
         super().__init__(what)
         self.wait_s = wait_s
-        self.is_timeout = is_timeout
+        self.is_lost = is_lost
+
+
+class _AskAnotherWay(Exception):
+    """The teacher takes other parameters, which the next try has."""
+
+
+OnTry = Callable[[], None]
+"""Called before each try goes out; what it raises ends the asking."""
+OnNoAnswer = Callable[[bool], None]
+"""Told of each try that brought no answer, and whether the teacher may bill it all the same."""
+
+
+def _no_try() -> None: ...
+
+
+def _no_loss(_is_lost: bool) -> None: ...
 
 
 class Teacher:
-    """``async with Teacher(...)``. The key goes into the header of requests to ``base_url``, and nowhere else."""
+    """``async with Teacher(...)``. The key goes into the header of requests to ``base_url``, and nowhere else.
+
+    ``uses_proxies``: proxies of the environment are used, but never for an address of this machine.
+    """
 
     def __init__(
         self,
@@ -106,6 +129,7 @@ class Teacher:
         api_key: str | None,
         *,
         transport: httpx.AsyncBaseTransport | None = None,
+        uses_proxies: bool = False,
         timeout_s: float = 300.0,
         first_wait_s: float = FIRST_WAIT_S,
     ):
@@ -114,14 +138,14 @@ class Teacher:
         self._key = api_key
         self._first_wait_s = first_wait_s
         headers = {"authorization": f"Bearer {api_key}"} if api_key else {}
-        # A proxy from the environment would make the guard's check of the address worthless.
         self._http = httpx.AsyncClient(
             headers=headers,
             timeout=httpx.Timeout(timeout_s, connect=_CONNECT_S, pool=None),
             limits=httpx.Limits(max_connections=None),
             follow_redirects=False,
             transport=transport,
-            trust_env=transport is None,
+            # A proxy would make the guard's check of the address worthless, and be shown our own server's keys.
+            trust_env=uses_proxies and transport is None and not _is_loopback(base_url),
         )
         self._length_field = "max_tokens"
         self._left_out: set[str] = set()
@@ -136,20 +160,26 @@ class Teacher:
     ) -> None:
         await self._http.aclose()
 
-    async def ask(self, question: Question) -> Reply:
+    async def ask(self, question: Question, on_try: OnTry = _no_try, on_no_answer: OnNoAnswer = _no_loss) -> Reply:
         """Ask, again and again where that may help. Raises Declined, or a TunesmithError that ends the run."""
-        num_timeouts, wait_s = 0, self._first_wait_s
-        for attempt in range(1, MAX_TRIES + 1):
+        num_tries, wait_s = 0, self._first_wait_s
+        while True:
             await self._keep_quiet()
+            on_try()
             try:
-                return await self._ask_once(question, num_timeouts)
+                return await self._ask_once(question)
+            except _AskAnotherWay:
+                on_no_answer(False)
             except _TryAgain as trouble:
-                num_timeouts += trouble.is_timeout
-                if attempt == MAX_TRIES:
+                on_no_answer(trouble.is_lost)
+                num_tries += 1
+                if num_tries == MAX_TRIES:
                     raise self._unavailable(f"{trouble} after {MAX_TRIES} tries") from None
                 self._pause(trouble, wait_s)
                 wait_s *= 2
-        raise AssertionError("the last try returns or raises")
+            except TunesmithError as error:
+                on_no_answer(error.code == _BAD_ANSWER)
+                raise
 
     async def _keep_quiet(self) -> None:
         """Wait as long as the teacher has asked anyone of us to."""
@@ -164,15 +194,17 @@ class Teacher:
         log.info("teacher: %s; waiting %.1f s", trouble, wait_s)
         self._quiet_until_s = max(self._quiet_until_s, monotonic_s() + wait_s)
 
-    async def _ask_once(self, question: Question, num_timeouts: int) -> Reply:
+    async def _ask_once(self, question: Question) -> Reply:
         status, headers, content = await self._post(self._body(question))
         if status == 200:
-            return self._reply(question, content, num_timeouts)
+            return self._reply(question, content)
         trouble = self._trouble(content, status)
         if status == 400 and self._adapts_to(trouble):
-            return await self._ask_once(question, num_timeouts)
+            raise _AskAnotherWay
         if trouble.code in _DECLINING_CODES:
-            raise Declined("teacher_declined", f"The teacher declined: {trouble.message}")
+            # Azure bills prompts that its filter or the length refuses.
+            what = f"The teacher declined: {trouble.message}"
+            raise Declined("teacher_declined", what, (question.bound[0], 0), is_estimated=True)
         if status in (408, 409, 429) or status >= 500:
             if trouble.code == _QUOTA_CODE:
                 raise Unavailable(
@@ -180,7 +212,8 @@ class Teacher:
                     code="teacher_quota",
                     mend="Add to it, or raise its limit, and resume.",
                 )
-            raise _TryAgain(f"it answers {status} ({trouble.message})", _retry_after_s(headers))
+            what, is_lost = f"it answers {status} ({trouble.message})", status in _LOST_STATUSES
+            raise _TryAgain(what, _retry_after_s(headers), is_lost=is_lost)
         raise self._refusal(status, headers, trouble)
 
     def _body(self, question: Question) -> dict[str, Any]:
@@ -198,22 +231,20 @@ class Teacher:
                     if len(content) > MAX_ANSWER_BYTES:
                         raise self._no_chat_server(f"an answer of more than {MAX_ANSWER_BYTES:,} bytes")
                 return response.status_code, response.headers, bytes(content)
-        except httpx.ConnectError as error:
-            raise _TryAgain(f"no connection ({error or type(error).__name__})") from None
-        except (httpx.ReadTimeout, httpx.RemoteProtocolError, httpx.ReadError) as error:
-            raise _TryAgain(f"no answer ({type(error).__name__})", is_timeout=True) from None
+        except _NOT_SENT as error:
+            raise _TryAgain(f"no connection ({error or type(error).__name__})", is_lost=False) from None
         except httpx.TransportError as error:
-            raise _TryAgain(f"the connection broke ({type(error).__name__})") from None
+            raise _TryAgain(f"no answer ({type(error).__name__})", is_lost=True) from None
         except httpx.DecodingError:
             raise self._no_chat_server("an answer in a broken encoding") from None
 
-    def _reply(self, question: Question, content: bytes, num_timeouts: int) -> Reply:
+    def _reply(self, question: Question, content: bytes) -> Reply:
         try:
             completion = msgspec.json.decode(content, type=_Completion)
         except (msgspec.MsgspecError, UnicodeDecodeError):
-            raise self._malformed(content) from None
+            raise self._malformed(question, content) from None
         if not completion.choices:
-            raise self._malformed(content)
+            raise self._malformed(question, content)
         self._num_malformed = 0
         choice, usage = completion.choices[0], completion.usage
         text = choice.message.content or ""
@@ -222,23 +253,25 @@ class Teacher:
         completion_tokens = max(0, usage.completion_tokens) if usage else length_tokens
         if choice.message.refusal or choice.finish_reason == "content_filter":
             what = f"The teacher declined: {choice.message.refusal or 'its content filter stopped it'}"
-            raise Declined("teacher_declined", what, prompt_tokens, completion_tokens)
+            tokens = prompt_tokens, completion_tokens
+            raise Declined("teacher_declined", what, tokens, is_estimated=usage is None)
         return Reply(
             text=text,
             finish_reason=choice.finish_reason or "stop",
             prompt_tokens=prompt_tokens,
             completion_tokens=completion_tokens,
             is_estimated=usage is None,
-            num_timeouts=num_timeouts,
         )
 
-    def _malformed(self, content: bytes) -> Exception:
-        """One such answer costs a candidate; several in a row are no accident."""
+    def _malformed(self, question: Question, content: bytes) -> Exception:
+        """One such answer costs a candidate, and about the most that it can have taken; several in a row are no
+        accident."""
         self._num_malformed += 1
         shown = self._masked(content[:80].decode("utf-8", "replace"))
         if self._num_malformed >= MAX_MALFORMED_IN_A_ROW:
             return self._no_chat_server(f"{shown!r}")
-        return Declined("malformed_answer", f"The teacher's answer is no chat completion: {shown!r}")
+        what = f"The teacher's answer is no chat completion: {shown!r}"
+        return Declined("malformed_answer", what, question.bound, is_estimated=True)
 
     def _adapts_to(self, trouble: _Trouble) -> bool:
         """Some models take other parameters, and say so: the rest of the run then asks their way."""
@@ -314,6 +347,14 @@ class Teacher:
 
     def _masked(self, text: str) -> str:
         return text.replace(self._key, "***") if self._key else text
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx.URL(url).host
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _retry_after_s(headers: httpx.Headers) -> float | None:

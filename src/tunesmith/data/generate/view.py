@@ -1,19 +1,32 @@
 """A generation as it looks from outside, read from its folder: the same whoever runs it, or none does."""
 
+import os
+import shutil
+import threading
 import time
+from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from tunesmith.core.errors import Conflict, NotFound
+from tunesmith.core.errors import Conflict, NotFound, TunesmithError
 from tunesmith.core.settings import Settings
 from tunesmith.core.types import write_json
-from tunesmith.data.generate.journal import GenerationError, StoppedBy, is_running, read_events
+from tunesmith.data.generate.journal import (
+    GenerationError,
+    JournalReader,
+    StoppedBy,
+    is_running,
+    lock_generation,
+)
 from tunesmith.data.generate.report import Report, Usage, read_report, usage_of
 from tunesmith.data.generate.request import REQUEST_FILE, Caps, GenerateRequest, read_request, require_sound
 from tunesmith.data.generate.state import State
+
+MAX_LOOKS = 64
+"""Generations whose state is remembered; of one with 1,000 answers that is some 300 kB."""
 
 Status = Literal["running", "interrupted", "succeeded", "failed", "cancelled"]
 
@@ -54,24 +67,119 @@ def list_generations(settings: Settings) -> Iterator[Path]:
     return (path.parent for path in generations_dir(settings).glob(f"gen-*/{REQUEST_FILE}"))
 
 
+def created_at(folder: Path) -> int:
+    """When it was asked for, Unix seconds; of a damaged one, when its request was last written."""
+    return _request_of(folder)[0].created_at
+
+
+def expiry_of(folder: Path) -> int | None:
+    """When the first of the files it was made from expires, Unix seconds."""
+    return _request_of(folder)[0].expires_at
+
+
 def view_generation(folder: Path) -> View:
-    was_running = is_running(folder)  # asked first: a run that ends meanwhile shows its end
-    state = State.of(read_events(folder))
-    request = read_request(folder)
-    ended = state.ended
-    return View(
-        request=request,
-        status=ended.status if ended else "running" if was_running else "interrupted",
-        stopped_by=ended.stopped_by if ended else None,
-        error=ended.error if ended else None,
-        num_complete=state.num_complete,
-        num_planned=state.num_slots,
-        eta_s=state.remaining_s(time.time()) if was_running else None,
-        usage=usage_of(state, request),
-        file_id=ended.file_id if ended else None,
-        finished_at=int(ended.at) if ended else None,
-        report=read_report(folder) if ended else None,
-    )
+    """One look. Who looks again and again uses ``Views``."""
+    return Views().of(folder)
+
+
+class Views:
+    """Looks at generations, from any thread. Remembers how far it has read: a journal grows and is not read twice."""
+
+    def __init__(self) -> None:
+        self._looks: OrderedDict[Path, _Look] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, folder: Path) -> View:
+        was_running = is_running(folder)  # asked first: a run that ends meanwhile shows its end
+        with self._lock:
+            look = self._looks.pop(folder, None)
+            if look is None or look.reader.is_outdated:
+                look = _Look(folder)
+            look.go_on()
+            self._looks[folder] = look
+            if len(self._looks) > MAX_LOOKS:
+                self._looks.popitem(last=False)
+            return look.view(folder, was_running)
+
+
+class _Look:
+    """What one journal has said so far, without its texts."""
+
+    def __init__(self, folder: Path):
+        self.reader = JournalReader(folder)
+        self.state = State(keeps_texts=False)
+        self.damage: TunesmithError | None = None
+
+    def go_on(self) -> None:
+        if self.damage is None:
+            try:
+                self.state.follow(self.reader)
+            except Conflict as error:
+                self.damage = error
+
+    def view(self, folder: Path, was_running: bool) -> View:
+        state = self.state
+        request, request_damage = _request_of(folder)
+        report, report_damage = _report_of(folder) if state.ended else (None, None)
+        damage = self.damage or request_damage or report_damage
+        ended = None if damage else state.ended
+        return View(
+            request=request,
+            status="failed" if damage else ended.status if ended else "running" if was_running else "interrupted",
+            stopped_by=ended.stopped_by if ended else None,
+            error=_shown(damage) if damage else ended.error if ended else None,
+            num_complete=state.num_complete,
+            num_planned=state.num_slots,
+            eta_s=state.remaining_s(time.time()) if was_running else None,
+            usage=usage_of(state, request),
+            file_id=ended.file_id if ended else None,
+            finished_at=int(ended.at) if ended else None,
+            report=report if ended else None,
+        )
+
+
+def _shown(damage: TunesmithError) -> GenerationError:
+    return GenerationError(code=damage.code, message=str(damage))
+
+
+def _request_of(folder: Path) -> tuple[GenerateRequest, TunesmithError | None]:
+    """The request; where it cannot be read, an empty one with the reason."""
+    try:
+        return read_request(folder), None
+    except Conflict as error:
+        written_at = int((folder / REQUEST_FILE).stat().st_mtime)
+        empty = GenerateRequest(
+            id=folder.name,
+            created_at=written_at,
+            rows=0,
+            max_candidates=0,
+            seed=0,
+            teacher_model="",
+            teacher_url=None,
+        )
+        return empty, error
+
+
+def _report_of(folder: Path) -> tuple[Report | None, TunesmithError | None]:
+    try:
+        return read_report(folder), None
+    except Conflict as error:
+        return None, error
+
+
+def delete_generation(folder: Path) -> None:
+    """Its request, its copies of seeds and documents, its answers and its report; not the file that it has become.
+
+    Raises Conflict (``generation_running``) while a process is at it, NotFound when it is gone.
+    """
+    if not (folder / REQUEST_FILE).exists():
+        raise NotFound(f"There is no generation {folder.name!r}.", code="generation_not_found", param="id")
+    lock = lock_generation(folder)
+    try:
+        (folder / REQUEST_FILE).unlink(missing_ok=True)  # from here on nobody finds it
+        shutil.rmtree(folder)
+    finally:
+        os.close(lock)
 
 
 def require_resumable(view: View, caps: Caps) -> None:
@@ -88,6 +196,8 @@ def require_resumable(view: View, caps: Caps) -> None:
 def change_caps(folder: Path, request: GenerateRequest, caps: Caps) -> GenerateRequest:
     """The request with the caps that are given, also in its folder."""
     old = request.caps
+    if caps == Caps():
+        return request
     new = Caps(
         max_tokens=old.max_tokens if caps.max_tokens is None else caps.max_tokens,
         max_cost=old.max_cost if caps.max_cost is None else caps.max_cost,
