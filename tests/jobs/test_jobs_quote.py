@@ -18,6 +18,7 @@ from tunesmith.core.errors import DataError, InvalidRequest
 from tunesmith.jobs.service import JobRequest, default_seed, estimate_files
 from tunesmith.metering.actual import Actual
 from tunesmith.metering.estimate import Quote
+from tunesmith.store.blobs import LocalBlobs
 from tunesmith.store.tables import JobRow
 
 
@@ -123,6 +124,7 @@ def test_a_cancelled_run_pays_for_what_it_trained(real_world: World) -> None:
     assert 0 < trained < quote_of(gone).trained_tokens
     cost, quoted = actual_of(gone).cost, quote_of(gone)
     assert cost is not None
+    assert quoted.training_price_per_million_tokens is not None
     assert cost.value == trained * quoted.training_price_per_million_tokens.value / 1_000_000
 
 
@@ -202,10 +204,15 @@ def test_bad_data_is_an_answer_with_its_line(sqlite_world: World) -> None:
     assert sqlite_world.service.list() == ([], False)
 
 
-def test_a_bad_price_table_stops_the_quote_and_not_the_job(sqlite_world: World) -> None:
+def test_a_bad_price_table_stops_the_money_and_not_the_job(sqlite_world: World) -> None:
+    request = request_of(sqlite_world)
+    good = sqlite_world.service.estimate(request)
     (sqlite_world.settings.home / "prices.json").write_text("{}")
-    with pytest.raises(InvalidRequest, match=r"prices\.json"):
-        sqlite_world.service.estimate(request_of(sqlite_world))
+    quote = sqlite_world.service.estimate(request)
+    assert quote.no_prices is not None
+    assert "prices.json" in quote.no_prices
+    assert (quote.cost, quote.training_price_per_million_tokens, quote.hosting_per_hour) == (None, None, None)
+    assert (quote.trained_tokens, quote.peak_memory_bytes) == (good.trained_tokens, good.peak_memory_bytes)
     done = sqlite_world.look_until_status(sqlite_world.create().id, "succeeded")
     assert done.quote is None
     warning = next(event for event in sqlite_world.events(done.id) if event.level == "warn")
@@ -243,6 +250,47 @@ def test_local_files_are_quoted_as_uploaded_ones(sqlite_world: World, tmp_path: 
     with pytest.raises(InvalidRequest, match="not available"):
         estimate_files(sqlite_world.settings, JobRequest(model="ft:none", training_file="x"), train, None)
     assert train.read_bytes() == uneven_rows(23)
+
+
+@pytest.mark.parametrize("has_validation", [False, True])
+def test_an_estimate_reads_stored_files_where_they_lie(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch, has_validation: bool
+) -> None:
+    valid = sqlite_world.upload(text=uneven_rows(9)) if has_validation else None
+    request = request_of(sqlite_world, validation_file=valid)
+    monkeypatch.setattr(LocalBlobs, "fetch", lambda *_: pytest.fail("copied"))
+    monkeypatch.setattr("tunesmith.jobs.prepare.TemporaryDirectory", lambda **_: pytest.fail("made a folder"))
+    assert sqlite_world.service.estimate(request).training_examples == 23
+
+
+def test_files_of_a_store_elsewhere_are_copied_for_a_moment(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = request_of(sqlite_world, validation_file=sqlite_world.upload(text=uneven_rows(9)))
+    here = sqlite_world.service.estimate(request)
+    monkeypatch.setattr(LocalBlobs, "path", lambda *_: None)
+    there = sqlite_world.service.estimate(request)
+    assert (there.trained_tokens, there.validation_examples) == (here.trained_tokens, here.validation_examples)
+    assert not list(sqlite_world.settings.home.glob("estimate-*"))
+
+
+@pytest.mark.parametrize("param", ["training_file", "validation_file"])
+def test_a_file_deleted_while_it_is_estimated_says_so(
+    sqlite_world: World, monkeypatch: pytest.MonkeyPatch, param: str
+) -> None:
+    files = {"training_file": sqlite_world.upload(12), "validation_file": sqlite_world.upload(11)}
+    find = LocalBlobs.path
+
+    def find_and_delete(blobs: LocalBlobs, key: str) -> Path | None:
+        path = find(blobs, key)
+        if key == files[param]:
+            blobs.delete(key)
+        return path
+
+    monkeypatch.setattr(LocalBlobs, "path", find_and_delete)
+    with pytest.raises(DataError, match="was deleted before") as caught:
+        sqlite_world.service.estimate(request_of(sqlite_world, **files))
+    assert caught.value.code == f"invalid_{param}"
 
 
 def test_the_default_seed_depends_on_model_and_files() -> None:

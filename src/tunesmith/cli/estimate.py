@@ -10,7 +10,7 @@ from cyclopts import Parameter
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
 from tunesmith.cli.jobs import given
-from tunesmith.cli.objects import Answer, Document, Quote
+from tunesmith.cli.objects import Answer, Document, Money, Quote
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import load_settings
 
@@ -113,8 +113,8 @@ def _show_quote(quote: Quote) -> None:
                 "computed tokens",
                 f"about {quote.computed_tokens:,}; shared prefixes save {quote.shared_prefix_tokens:,}",
             ),
-            ("cost", f"{quote.cost.amount} {quote.cost.currency} ({_price(quote)})"),
-            ("hosting", f"{quote.hosting_per_hour.amount} {quote.hosting_per_hour.currency} an hour"),
+            ("cost", _cost(quote)),
+            ("hosting", _amount(quote.hosting_per_hour, "an hour")),
             ("time", time),
             ("peak memory", f"about {show.size(quote.peak_memory_bytes)}"),
             ("disk", f"about {show.size(quote.disk_bytes)}"),
@@ -124,9 +124,16 @@ def _show_quote(quote: Quote) -> None:
     for other in quote.published[:MAX_PUBLISHED]:
         amount = f"{Decimal(other.training.amount):f} {other.training.currency}"
         show.line(f"  at {other.provider}'s price for {other.model}: {amount} (as of {other.as_of})")
-    show.note(quote.published_note)
+    if quote.published:
+        show.note(quote.published_note)
 
 
-def _price(quote: Quote) -> str:
-    price = quote.training_price_per_million_tokens
-    return f"{price.amount} {price.currency} for a million tokens"
+def _cost(quote: Quote) -> str:
+    if quote.cost is None:
+        return f"not known: {quote.no_prices}"
+    price = _amount(quote.training_price_per_million_tokens, "for a million tokens")
+    return f"{quote.cost.amount} {quote.cost.currency} ({price})"
+
+
+def _amount(money: Money | None, of_what: str) -> str | None:
+    return None if money is None else f"{money.amount} {money.currency} {of_what}"

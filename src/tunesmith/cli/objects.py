@@ -90,9 +90,10 @@ class Quote(msgspec.Struct, frozen=True, kw_only=True):
     trained_tokens: int
     computed_tokens: int
     shared_prefix_tokens: int
-    training_price_per_million_tokens: Money
-    cost: Money
-    hosting_per_hour: Money
+    training_price_per_million_tokens: Money | None
+    cost: Money | None
+    hosting_per_hour: Money | None
+    no_prices: str | None = None
     time: QuotedTime
     peak_memory_bytes: int
     disk_bytes: int

@@ -56,15 +56,9 @@ def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path |
     run_dir.path.mkdir(parents=True, exist_ok=True)
     if job.start_checkpoint_id is not None:
         start_dir = _keep_start(job.start_checkpoint_id, start_dir, run_dir)
-    _fetch_files(blobs, job, run_dir)
-    run = _plan_run(settings, job, run_dir, start_dir)
-    quote = no_quote = None
-    try:
-        quote = _quote(settings, job, run)
-    except DataError:
-        raise
-    except InvalidRequest as error:
-        no_quote = str(error)
+    files = _fetch_files(blobs, job, run_dir)
+    run = _plan_run(settings, job, files, start_dir)
+    quote, no_quote = _try_quote(settings, job, run)
     run_dir.write_spec(run.spec)
     return Prepared(run.spec, run.plan, run.facts, run.valid_facts, quote, no_quote)
 
@@ -72,22 +66,26 @@ def prepare(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path |
 def estimate(settings: Settings, blobs: BlobStore, job: JobRow, start_dir: Path | None) -> Quote:
     """The quote that ``job`` would get, leaving nothing behind. ``job`` need not be stored.
 
-    Raises ``DataError`` for bad data, ``InvalidRequest`` for a missing model and for prices that cannot be used.
+    Files of this machine are read where they lie; others are copied for the time it takes.
+    Raises ``DataError`` for bad data and ``InvalidRequest`` for a missing model.
     """
     if job.start_checkpoint_id is not None:
         _require_start(job.start_checkpoint_id, start_dir)
-    with _scratch(settings) as run_dir:
-        _fetch_files(blobs, job, run_dir)
-        return _quote(settings, job, _plan_run(settings, job, run_dir, start_dir))
+    with _readable(settings, blobs, job) as files:
+        return _quote(settings, job, _plan_run(settings, job, files, start_dir))
 
 
 def estimate_local(settings: Settings, job: JobRow, train_path: Path, valid_path: Path | None) -> Quote:
     """The same for files of this machine that were not uploaded, and a base model."""
-    with _scratch(settings) as run_dir:
-        run_dir.train_path.symlink_to(train_path.absolute())
-        if valid_path is not None:
-            run_dir.valid_path.symlink_to(valid_path.absolute())
-        return _quote(settings, job, _plan_run(settings, job, run_dir, None))
+    files = _Files(train_path.absolute(), None if valid_path is None else valid_path.absolute())
+    return _quote(settings, job, _plan_run(settings, job, files, None))
+
+
+class _Files(NamedTuple):
+    """A job's rows on this machine."""
+
+    train: Path
+    valid: Path | None
 
 
 class _PlannedRun(NamedTuple):
@@ -99,19 +97,19 @@ class _PlannedRun(NamedTuple):
     tokenizer: RowTokenizer
 
 
-def _plan_run(settings: Settings, job: JobRow, run_dir: RunDir, start_dir: Path | None) -> _PlannedRun:
-    """Check the files in ``run_dir`` and decide every number; writes nothing."""
+def _plan_run(settings: Settings, job: JobRow, files: _Files, start_dir: Path | None) -> _PlannedRun:
+    """Check the files and decide every number; writes nothing."""
     base = _base_model(settings, job.base_model)
     extra = _resolved_extra(parse_extra(job.extra), start_dir)
     completions = completions_for(base, extra.completions, "tunesmith.completions")
     tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), completions=completions)
     limit = min(extra.max_row_tokens or base.context_tokens, base.context_tokens)
     cache = TokenCache(settings.home)
-    facts = check_training_file(run_dir.train_path, tokenizer=tokenizer, max_row_tokens=limit, cache=cache)
+    facts = check_training_file(files.train, tokenizer=tokenizer, max_row_tokens=limit, cache=cache)
     valid_facts = None
-    if job.validation_file is not None:
+    if files.valid is not None:
         valid_facts = check_training_file(
-            run_dir.valid_path,
+            files.valid,
             tokenizer=tokenizer,
             max_row_tokens=limit,
             min_examples=1,
@@ -119,7 +117,7 @@ def _plan_run(settings: Settings, job: JobRow, run_dir: RunDir, start_dir: Path 
             cache=cache,
         )
     plan = make_plan(_plan_input(job, extra, base, facts, valid_facts))
-    spec = _make_spec(settings, job, run_dir, extra=extra, plan=plan, facts=facts, start_dir=start_dir)
+    spec = _make_spec(settings, job, files, extra=extra, plan=plan, facts=facts, start_dir=start_dir)
     digests = data_digests(facts, valid_facts, extra.validation_split, job.seed)
     spec = msgspec.structs.replace(
         spec,
@@ -135,12 +133,40 @@ def _quote(settings: Settings, job: JobRow, run: _PlannedRun) -> Quote:
     return quote_run(settings, job.model, run.base, run.spec, run.tokenizer, run.facts, run.valid_facts)
 
 
+def _try_quote(settings: Settings, job: JobRow, run: _PlannedRun) -> tuple[Quote | None, str | None]:
+    """A quote, or why there is none: a job is not quoted without its price."""
+    try:
+        quote = _quote(settings, job, run)
+    except DataError:
+        raise
+    except InvalidRequest as error:
+        return None, str(error)
+    return (quote, None) if quote.no_prices is None else (None, quote.no_prices)
+
+
 @contextmanager
-def _scratch(settings: Settings) -> Iterator[RunDir]:
-    """A run directory for a moment, on the disk that has room for data."""
-    settings.home.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(prefix="estimate-", dir=settings.home) as folder:
-        yield RunDir(Path(folder))
+def _readable(settings: Settings, blobs: BlobStore, job: JobRow) -> Iterator[_Files]:
+    """The job's files where they lie; copies for a moment, on the disk that has room, of a store that is elsewhere."""
+    files = _stored_files(blobs, job)
+    if files is None:
+        settings.home.mkdir(parents=True, exist_ok=True)
+        with TemporaryDirectory(prefix="estimate-", dir=settings.home) as folder:
+            yield _fetch_files(blobs, job, RunDir(Path(folder)))
+        return
+    try:
+        yield files
+    except FileNotFoundError:
+        _stored_files(blobs, job)  # a file that was deleted meanwhile has its own words
+        raise
+
+
+def _stored_files(blobs: BlobStore, job: JobRow) -> _Files | None:
+    with _deleted_is_bad_data(job.training_file, "training_file"):
+        train = blobs.path(job.training_file)
+    if train is None or job.validation_file is None:
+        return None if train is None else _Files(train, None)
+    with _deleted_is_bad_data(job.validation_file, "validation_file"):
+        return _Files(train, blobs.path(job.validation_file))
 
 
 def describe_failure(error: TunesmithError) -> RunError:
@@ -186,15 +212,20 @@ def _resolved_extra(extra: JobExtra, start_dir: Path | None) -> JobExtra:
     return msgspec.structs.replace(extra, lora_r=shape.r, lora_alpha=shape.lora_alpha)
 
 
-def _fetch_files(blobs: BlobStore, job: JobRow, run_dir: RunDir) -> None:
-    _fetch(blobs, job.training_file, run_dir.train_path, "training_file")
-    if job.validation_file is not None:
-        _fetch(blobs, job.validation_file, run_dir.valid_path, "validation_file")
+def _fetch_files(blobs: BlobStore, job: JobRow, run_dir: RunDir) -> _Files:
+    with _deleted_is_bad_data(job.training_file, "training_file"):
+        blobs.fetch(job.training_file, run_dir.train_path)
+    if job.validation_file is None:
+        return _Files(run_dir.train_path, None)
+    with _deleted_is_bad_data(job.validation_file, "validation_file"):
+        blobs.fetch(job.validation_file, run_dir.valid_path)
+    return _Files(run_dir.train_path, run_dir.valid_path)
 
 
-def _fetch(blobs: BlobStore, file_id: str, to: Path, param: str) -> None:
+@contextmanager
+def _deleted_is_bad_data(file_id: str, param: str) -> Iterator[None]:
     try:
-        blobs.fetch(file_id, to)
+        yield
     except NotFound:
         raise DataError(
             f"{file_id} was deleted before the job read it.", code=f"invalid_{param}", param=param
@@ -221,24 +252,23 @@ def _plan_input(
 def _make_spec(
     settings: Settings,
     job: JobRow,
-    run_dir: RunDir,
+    files: _Files,
     *,
     extra: JobExtra,
     plan: Plan,
     facts: DatasetFacts,
     start_dir: Path | None,
 ) -> RunSpec:
-    has_file = job.validation_file is not None
     return RunSpec(
         job_id=job.id,
         base_model=job.base_model,
         base_dir=str(base_dir(settings, job.base_model)),
         start_adapter_dir=None if start_dir is None else str(start_dir),
         training=extra.training,
-        train_path=str(run_dir.train_path),
-        train_sha256=_sha256(run_dir.train_path),
-        valid_path=str(run_dir.valid_path) if has_file else None,
-        valid_sha256=_sha256(run_dir.valid_path) if has_file else None,
+        train_path=str(files.train),
+        train_sha256=_sha256(files.train),
+        valid_path=None if files.valid is None else str(files.valid),
+        valid_sha256=None if files.valid is None else _sha256(files.valid),
         validation_split=extra.validation_split,
         n_epochs=plan.n_epochs,
         batch_size=plan.batch_size,

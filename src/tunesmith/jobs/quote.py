@@ -1,17 +1,19 @@
 """A job's quote and what it took, in the words of ``metering``; and a quote for files that no job has."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
 
 from tunesmith.catalog.models import BaseModel, base_dir
+from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import Settings
 from tunesmith.core.types import RunResult, RunSpec
 from tunesmith.data.tokens import RowTokenizer
 from tunesmith.data.training_file import DatasetFacts
 from tunesmith.jobs.rundir import RunDir
 from tunesmith.metering.actual import Actual, folder_bytes, make_actual
-from tunesmith.metering.estimate import Quote, make_quote
+from tunesmith.metering.estimate import Quote, add_prices, make_quote
 from tunesmith.metering.footprint import read_shape
 from tunesmith.metering.machine import look_at_machine
 from tunesmith.metering.prices import load_prices
@@ -31,14 +33,18 @@ def quote_run(
 ) -> Quote:
     """The quote of a planned run whose files lie where ``spec`` says; ``model`` is what training starts from.
 
-    Raises ``InvalidRequest`` for prices that cannot be used and for a model whose size cannot be read.
+    Where the prices cannot be used it has no money, and says why: all else needs none.
+    Raises ``InvalidRequest`` for a model whose size cannot be read.
     """
-    prices = load_prices(settings)
     shape = read_shape(base_dir(settings, base.id))
     counts = count_work(spec, tokenizer, facts, valid_facts)
     rate = learn_rate(settings, spec, base.parameters)
     machine = look_at_machine(settings.home)
-    return make_quote(model, spec, base.parameters, shape, counts, rate, prices, machine)
+    quote = make_quote(model, spec, base.parameters, shape, counts, rate, machine)
+    try:
+        return add_prices(quote, load_prices(settings))
+    except InvalidRequest as error:
+        return replace(quote, no_prices=str(error))
 
 
 def settle(settings: Settings, job: JobRow, result: RunResult | None) -> None:
@@ -68,8 +74,12 @@ def describe_quote(quote: Quote) -> str:
     low, high = (timedelta(seconds=round(seconds)) for seconds in (quote.time.low_s, quote.time.high_s))
     return (
         f"Quote: {quote.epoch_tokens:,} tokens x {quote.n_epochs} epochs = {quote.trained_tokens:,} trained tokens, "
-        f"{quote.cost.amount} {quote.cost.currency}; {low} to {high} here ({quote.time.basis}); it {_fit(quote)}"
+        f"{_cost(quote)}; {low} to {high} here ({quote.time.basis}); it {_fit(quote)}"
     )
+
+
+def _cost(quote: Quote) -> str:
+    return "no price" if quote.cost is None else f"{quote.cost.amount} {quote.cost.currency}"
 
 
 def _fit(quote: Quote) -> str:

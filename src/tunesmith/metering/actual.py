@@ -57,7 +57,7 @@ def make_actual(
         if quote is None
         else Ratios(
             trained_tokens=_ratio(trained_tokens, quote.trained_tokens),
-            cost=_ratio(None if cost is None else float(cost.value), float(quote.cost.value)),
+            cost=_ratio(_value(cost), _value(quote.cost)),
             seconds=_ratio(seconds, quote.time.likely_s),
             peak_memory=_ratio(peak_memory_bytes, quote.peak_memory_bytes),
             disk=_ratio(disk_bytes, quote.disk_bytes),
@@ -66,10 +66,14 @@ def make_actual(
 
 
 def _actual_cost(quote: Quote | None, trained_tokens: int) -> Money | None:
-    if quote is None:
+    if quote is None or quote.training_price_per_million_tokens is None:
         return None
     price = quote.training_price_per_million_tokens
     return Money.of(token_cost(trained_tokens, price.value), price.currency)
+
+
+def _value(money: Money | None) -> float | None:
+    return None if money is None else float(money.value)
 
 
 def _ratio(actual: float | None, quoted: float | None) -> float | None:

@@ -6,7 +6,7 @@ with its basis. Source of the rule: OpenAI's and Azure's pages on the cost of fi
 runs of several processes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from tunesmith.core.types import RunSpec
 from tunesmith.metering import footprint
@@ -82,11 +82,13 @@ class Quote:
     epoch_tokens: int
     trained_tokens: int
     """``epoch_tokens`` times ``n_epochs``."""
-    training_price_per_million_tokens: Money
-    cost: Money
+    training_price_per_million_tokens: Money | None = None
+    cost: Money | None = None
     """``trained_tokens`` times the price: exact."""
-    hosting_per_hour: Money
+    hosting_per_hour: Money | None = None
     """While the tuned model is kept ready to answer."""
+    no_prices: str | None = None
+    """Why there is no price, cost or hosting, and nothing published; None where there is."""
     computed_tokens: int
     """Estimate of the distinct tokens that the trainer computes."""
     shared_prefix_tokens: int
@@ -101,7 +103,7 @@ class Quote:
     disk_needed_bytes: int
     """Free space that the trainer asks for before it starts."""
     fit: Fit
-    published: list[PublishedCost]
+    published: list[PublishedCost] = field(default_factory=list)
     published_note: str = PUBLISHED_NOTE
     reasons: dict[str, str]
     """Why each number that was chosen for the user is what it is."""
@@ -114,11 +116,9 @@ def make_quote(
     shape: ModelShape,
     counts: WorkCounts,
     rate: Rate,
-    prices: PriceTable,
     machine: Machine,
 ) -> Quote:
-    """``model`` is what training starts from, ``parameters`` counts the base model's weights."""
-    price = prices.price_of(spec.base_model)
+    """All but the money; ``model`` is what training starts from, ``parameters`` counts the base model's weights."""
     trained = counts.epoch_tokens * spec.n_epochs
     computed = min(counts.epoch_computed_tokens * spec.n_epochs, trained)
     memory = _peak_memory(spec, shape, parameters, counts, rate)
@@ -134,9 +134,6 @@ def make_quote(
         seed=spec.seed,
         epoch_tokens=counts.epoch_tokens,
         trained_tokens=trained,
-        training_price_per_million_tokens=Money.of(price.training_per_million_tokens, prices.currency),
-        cost=Money.of(token_cost(trained, price.training_per_million_tokens), prices.currency),
-        hosting_per_hour=Money.of(price.hosting_per_hour, prices.currency),
         computed_tokens=computed,
         shared_prefix_tokens=trained - computed,
         is_sharing_sampled=not counts.is_whole_epoch,
@@ -146,8 +143,19 @@ def make_quote(
         disk_bytes=_disk(spec, shape, parameters, counts),
         disk_needed_bytes=needed,
         fit=footprint.judge(machine, memory_bytes=memory, disk_bytes=needed),
-        published=published_costs(prices, trained),
         reasons=spec.reasons,
+    )
+
+
+def add_prices(quote: Quote, prices: PriceTable) -> Quote:
+    """The quote with what its tokens cost here and elsewhere."""
+    price = prices.price_of(quote.base_model)
+    return replace(
+        quote,
+        training_price_per_million_tokens=Money.of(price.training_per_million_tokens, prices.currency),
+        cost=Money.of(token_cost(quote.trained_tokens, price.training_per_million_tokens), prices.currency),
+        hosting_per_hour=Money.of(price.hosting_per_hour, prices.currency),
+        published=published_costs(prices, quote.trained_tokens),
     )
 
 
