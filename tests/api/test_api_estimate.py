@@ -115,7 +115,6 @@ def test_a_bad_price_table_is_a_clear_answer(api: TestClient, upload: Upload) ->
     for answer in (
         api.get("/api/prices"),
         api.post("/api/estimate/compare", json=COMPARE),
-        api.post("/api/estimate", json={"model": MODEL, "training_file": upload(12)}),
     ):
         assert answer.status_code == 500
         assert answer.headers["x-should-retry"] == "false"
@@ -123,6 +122,13 @@ def test_a_bad_price_table_is_a_clear_answer(api: TestClient, upload: Upload) ->
         assert (error["code"], error["type"]) == ("invalid_prices", "server_error")
         assert "default" in error["message"]
         assert str(api.app.state.settings.home) not in answer.text  # type: ignore[attr-defined]
+    answer = api.post("/api/estimate", json={"model": MODEL, "training_file": upload(12)})
+    assert answer.status_code == 200, "tokens, time and memory need no prices"
+    quote = answer.json()
+    assert quote["cost"] is quote["training_price_per_million_tokens"] is quote["hosting_per_hour"] is None
+    assert (quote["published"], quote["trained_tokens"] > 0, quote["time"]["low_s"] > 0) == ([], True, True)
+    assert "default" in quote["no_prices"]
+    assert str(api.app.state.settings.home) not in answer.text  # type: ignore[attr-defined]
 
 
 def test_a_comparison(shared_api: TestClient) -> None:
@@ -144,6 +150,8 @@ def test_a_comparison(shared_api: TestClient) -> None:
         ({"answer_tokens": -1}, "answer_tokens", "integer_below_min_value"),
         ({"months": 0}, "months", "integer_below_min_value"),
         ({"base": {"model": "OpenAI/gpt-none", "prompt_tokens": 1}}, "base.model", "unknown_price"),
+        ({"base": {"model": "no-such-model", "prompt_tokens": 1}}, "base.model", "unknown_price"),
+        ({"tuned": {"model": "ft:no-such-model:me::1", "prompt_tokens": 1}}, "tuned.model", "unknown_price"),
         ({"base": {"model": "x", "prompt_tokens": 1, "input_per_million_tokens": -1}}, None, None),
         ({"base": {"model": "x", "prompt_tokens": 1, "input_per_million_tokens": "NaN"}}, None, None),
         ({"base": {"model": "x", "prompt_tokens": 1, "input_per_million_tokens": "cheap"}}, None, None),

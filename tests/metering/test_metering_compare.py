@@ -7,12 +7,18 @@ from typing import Any
 
 import pytest
 
+from tunesmith.catalog.models import BaseModel, list_base_models
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import Settings
 from tunesmith.metering.compare import CompareRequest, Comparison, Contender, compare
+from tunesmith.metering.money import plain
 from tunesmith.metering.prices import PriceTable, load_prices
 
 D = Decimal
+MODELS = (
+    *list_base_models(Settings()),
+    BaseModel(id="mine", name="Mine", parameters=1, context_tokens=1, created=1, license="mit", aliases=("me",)),
+)
 
 
 @pytest.fixture
@@ -26,7 +32,7 @@ def contender(model: str = "x", prompt: int = 0, *prices: str, **more: Any) -> C
 
 
 def meet(tuned: Contender, base: Contender, prices: PriceTable, **more: Any) -> Comparison:
-    return compare(CompareRequest(tuned=tuned, base=base, message_tokens=100, answer_tokens=50, **more), prices)
+    return compare(CompareRequest(tuned=tuned, base=base, message_tokens=100, answer_tokens=50, **more), prices, MODELS)
 
 
 def test_a_long_prompt_against_a_tuned_model(prices: PriceTable) -> None:
@@ -93,6 +99,40 @@ def test_given_prices_go_before_the_tables(prices: PriceTable) -> None:
     side = meet(contender("OpenAI/gpt-4.1", 0, "1"), contender("OpenAI/gpt-new", 0, "5", "6"), prices)
     assert (side.tuned.price_per_call.amount, side.tuned.prices_from) == ("0.0005", "request")
     assert side.base.price_per_call.amount == "0.0008"
+
+
+@pytest.mark.parametrize("name", ["mine", "me", "ft:mine:org::abc"])
+def test_a_model_that_is_installed_has_the_tables_default(prices: PriceTable, name: str) -> None:
+    side = meet(contender(name), contender("OpenAI/gpt-4.1"), prices).tuned
+    assert (side.prices_from, side.price_per_call.amount) == ("prices of this server", _default_call(prices))
+    assert "default" in (side.note or "")
+
+
+def test_a_tuned_model_has_its_base_models_prices(prices: PriceTable) -> None:
+    base, tuned = "smollm2-135m-instruct", "ft:smollm2-135m-instruct:org:claims:abc"
+    result = meet(contender(tuned), contender(base), prices)
+    assert (result.verdict, result.tuned.note) == ("equal", None)
+
+
+@pytest.mark.parametrize("name", ["no-such-model", "ft:no-such-model:org::abc", "ft:", "OpenAI/gpt-none"])
+@pytest.mark.parametrize("given", [(), ("1",)])
+def test_no_price_is_made_up_for_a_model_that_nobody_knows(
+    prices: PriceTable, name: str, given: tuple[str, ...]
+) -> None:
+    with pytest.raises(InvalidRequest) as caught:
+        meet(contender(name, 0, *given), contender("OpenAI/gpt-4.1"), prices)
+    assert (caught.value.code, caught.value.param) == ("unknown_price", "tuned.model")
+
+
+def test_hosting_that_was_not_given_is_not_made_up(prices: PriceTable) -> None:
+    side = meet(contender("no-such-model", 0, "1", "1"), contender("OpenAI/gpt-4.1"), prices).tuned
+    assert (side.hosting_per_month.amount, side.prices_from) == ("0", "request")
+    assert "none is counted" in (side.note or "")
+
+
+def _default_call(prices: PriceTable) -> str:
+    own = prices.default
+    return plain((100 * own.input_per_million_tokens + 50 * own.output_per_million_tokens) / 1_000_000)
 
 
 def test_what_cannot_be_compared(prices: PriceTable) -> None:

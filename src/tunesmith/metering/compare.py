@@ -6,11 +6,13 @@ better, or need fewer retries; evaluate before you switch.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from fractions import Fraction
 from typing import Literal
 
+from tunesmith.catalog.models import BaseModel
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.metering.money import Money, token_cost
 from tunesmith.metering.prices import PriceTable
@@ -18,6 +20,7 @@ from tunesmith.metering.prices import PriceTable
 HOURS_PER_MONTH = Decimal(730)
 """365 days of 24 hours over 12 months."""
 MICRO = Decimal("0.000001")
+_PRICES = ("input_per_million_tokens", "output_per_million_tokens", "hosting_per_hour")
 
 Verdict = Literal["always", "from break-even", "up to break-even", "never", "equal"]
 Source = Literal["request", "prices of this server", "published prices"]
@@ -28,7 +31,7 @@ class Contender:
     """One side. Prices given here go before those that the tables have for ``model``."""
 
     model: str
-    """A base model of this server, or a published one like ``OpenAI/gpt-4.1``."""
+    """A base model of this server or one tuned from it, a published one like ``OpenAI/gpt-4.1``, or any with prices."""
     prompt_tokens: int
     """Instructions and examples sent with every call, before the user's own words."""
     input_per_million_tokens: Decimal | None = None
@@ -97,10 +100,13 @@ class _Terms:
     note: str | None
 
 
-def compare(request: CompareRequest, prices: PriceTable) -> Comparison:
-    """Raises ``InvalidRequest``: unknown_price for a model without prices, currency_mismatch for two currencies."""
-    tuned = _side(request, request.tuned, _terms(request.tuned, prices, "tuned"))
-    base = _side(request, request.base, _terms(request.base, prices, "base"))
+def compare(request: CompareRequest, prices: PriceTable, models: Sequence[BaseModel]) -> Comparison:
+    """``models`` are those that this server knows: the table's default price is for them.
+
+    Raises ``InvalidRequest``: unknown_price for a model without prices, currency_mismatch for two currencies.
+    """
+    tuned = _side(request, request.tuned, _terms(request.tuned, prices, models, "tuned"))
+    base = _side(request, request.base, _terms(request.base, prices, models, "base"))
     currency = tuned.price_per_call.currency
     if base.price_per_call.currency != currency:
         raise InvalidRequest(
@@ -122,57 +128,73 @@ def compare(request: CompareRequest, prices: PriceTable) -> Comparison:
     )
 
 
-def _terms(side: Contender, prices: PriceTable, param: str) -> _Terms:
+def _terms(side: Contender, prices: PriceTable, models: Sequence[BaseModel], param: str) -> _Terms:
     """What the request gives, completed from the published prices or our own."""
-    known = _known_terms(side, prices, param)
-    names = ("input_per_million_tokens", "output_per_million_tokens", "hosting_per_hour")
-    given = {name: getattr(side, name) for name in names if getattr(side, name) is not None}
+    given = {name: getattr(side, name) for name in _PRICES if getattr(side, name) is not None}
+    known = _published_terms(side, prices) or _own_terms(side, prices, models)
+    if known is None:
+        return _given_terms(side, prices, param)
     if not given:
         return known
-    if side.currency is not None and side.currency != known.currency and len(given) < len(names):
+    if side.currency is not None and side.currency != known.currency and len(given) < len(_PRICES):
         raise InvalidRequest(
             f"Some prices of {param} are in {side.currency}, the others in {known.currency}.",
             code="currency_mismatch",
             param=param,
-            mend=f"Give all of {', '.join(names)}.",
+            mend=f"Give all of {', '.join(_PRICES)}.",
         )
     return replace(known, **given, source="request", currency=side.currency or known.currency)
 
 
-def _known_terms(side: Contender, prices: PriceTable, param: str) -> _Terms:
+def _published_terms(side: Contender, prices: PriceTable) -> _Terms | None:
     published = prices.find_published(side.model)
-    if published is not None:
-        return _Terms(
-            input_per_million_tokens=published.input_per_million_tokens,
-            output_per_million_tokens=published.output_per_million_tokens,
-            hosting_per_hour=published.hosting_per_hour or Decimal(0),
-            currency=published.currency,
-            source="published prices",
-            note=f"As of {published.as_of}. {published.source}.",
-        )
-    if _is_foreign(side, prices):
-        raise InvalidRequest(
-            f"No price of {side.model} is known.",
-            code="unknown_price",
-            param=f"{param}.model",
-            mend="Give input_per_million_tokens and output_per_million_tokens, or a name that GET /api/prices lists.",
-        )
-    own = prices.price_of(side.model)
+    if published is None:
+        return None
+    return _Terms(
+        input_per_million_tokens=published.input_per_million_tokens,
+        output_per_million_tokens=published.output_per_million_tokens,
+        hosting_per_hour=published.hosting_per_hour or Decimal(0),
+        currency=published.currency,
+        source="published prices",
+        note=f"As of {published.as_of}. {published.source}.",
+    )
+
+
+def _own_terms(side: Contender, prices: PriceTable, models: Sequence[BaseModel]) -> _Terms | None:
+    """A model that the table names, or that is known here; a tuned one has its base model's prices."""
+    name = side.model.split(":")[1] if side.model.startswith("ft:") else side.model
+    base = next((model.id for model in models if name == model.id or name in model.aliases), name)
+    if base not in prices.models and all(base != model.id for model in models):
+        return None
+    own = prices.price_of(base)
     return _Terms(
         input_per_million_tokens=own.input_per_million_tokens,
         output_per_million_tokens=own.output_per_million_tokens,
         hosting_per_hour=own.hosting_per_hour,
         currency=prices.currency,
         source="prices of this server",
-        note=None if side.model in prices.models else "The table's default, as it does not name this model.",
+        note=None if base in prices.models else "The table's default, as it does not name this model.",
     )
 
 
-def _is_foreign(side: Contender, prices: PriceTable) -> bool:
-    """Whether the name is another provider's: our default price would be a lie about it."""
-    providers = {price.provider for price in prices.published or []}
-    has_prices = side.input_per_million_tokens is not None and side.output_per_million_tokens is not None
-    return side.model.partition("/")[0] in providers and not has_prices
+def _given_terms(side: Contender, prices: PriceTable, param: str) -> _Terms:
+    """Of a model that nobody here knows: our default price would be a lie about it."""
+    if side.input_per_million_tokens is None or side.output_per_million_tokens is None:
+        raise InvalidRequest(
+            f"No price of {side.model} is known.",
+            code="unknown_price",
+            param=f"{param}.model",
+            mend="Give input_per_million_tokens and output_per_million_tokens, the name of a model that is installed "
+            "here, or one that GET /api/prices lists.",
+        )
+    return _Terms(
+        input_per_million_tokens=side.input_per_million_tokens,
+        output_per_million_tokens=side.output_per_million_tokens,
+        hosting_per_hour=side.hosting_per_hour or Decimal(0),
+        currency=side.currency or prices.currency,
+        source="request",
+        note="No price of hosting was given: none is counted." if side.hosting_per_hour is None else None,
+    )
 
 
 def _side(request: CompareRequest, given: Contender, terms: _Terms) -> Side:

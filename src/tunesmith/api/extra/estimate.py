@@ -12,6 +12,7 @@ from tunesmith.api.openai.jobs import job_request
 from tunesmith.api.wire.estimate import CompareBody, JobCost
 from tunesmith.api.wire.jobs import CreateJob
 from tunesmith.api.wire.schema import json_response
+from tunesmith.catalog.models import list_base_models
 from tunesmith.core.errors import InvalidRequest, TunesmithError
 from tunesmith.core.log import get_logger
 from tunesmith.core.settings import Settings
@@ -26,16 +27,18 @@ router = APIRouter(prefix="/api", tags=["costs"])
 
 @router.post("/estimate")
 def estimate_job(body: CreateJob, services: ServicesDep) -> Quote:
-    """What a job of this body will take. Data that would fail the job is a 400 that names its line."""
-    with _owners_fault(services.settings):
-        return services.jobs.estimate(job_request(body))
+    """What a job of this body will take. Data that would fail the job is a 400 that names its line.
+
+    Where ``prices.json`` cannot be used, cost and prices are null, and ``no_prices`` says why.
+    """
+    return services.jobs.estimate(job_request(body))
 
 
 @router.post("/estimate/compare")
 def compare_models(body: CompareBody, services: ServicesDep) -> Comparison:
     """A small tuned model against a larger base model with a long prompt."""
     with _owners_fault(services.settings):
-        return compare(body.request, load_prices(services.settings))
+        return compare(body.request, load_prices(services.settings), list_base_models(services.settings))
 
 
 @router.get("/jobs/{job_id}/cost")
