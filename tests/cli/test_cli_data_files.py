@@ -104,6 +104,18 @@ def test_mend_drops_what_stands_in_the_validation_file(offline: CommandLine, goo
     assert done["summary"]["num_dropped"] == 3
 
 
+def test_rows_that_a_mend_could_not_read_are_told_of(offline: CommandLine, tmp_path: Path) -> None:
+    rows = [chat("q", "jane@example.com"), b'{"messages": [{"content": "jane@example.com"}], "n": 1e999}', b"{broken"]
+    path = str(write(tmp_path / "odd.jsonl", rows))
+    done = offline.run("files", "mend", path, "--fix", "mask_personal_data")
+    assert "2 rows could not be read and stay as they were" in done.stdout
+    again = offline.run(
+        "files", "mend", path, "--fix", "mask_personal_data", "drop_rows", "-o", str(tmp_path / "b.jsonl")
+    )
+    assert "could not be read" not in again.stdout
+    assert "jane" not in (tmp_path / "b.jsonl").read_text()
+
+
 def test_preview_shows_what_is_learned(with_model: CommandLine, good: Path) -> None:
     said = with_model.output("files", "preview", str(good), "--line", "2")
     assert "line 2, chat:" in said

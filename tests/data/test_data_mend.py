@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tunesmith.core.errors import DataError, InvalidRequest
 from tunesmith.data.mend import FIX_ORDER, MendSummary, mend
 from tunesmith.data.read import MAX_LINE_BYTES
+from tunesmith.data.row_edit import mask_row, normalise_row, strip_row
 from tunesmith.data.rows import Row
 from tunesmith.data.rules import FixName
 
@@ -180,12 +181,76 @@ def test_what_cannot_be_read_without_a_loss_is_not_written(tmp_path: Path, raw: 
     out, summary = run(tmp_path, raw + b"\n", *edits)
     assert out == [raw + b"\n"]
     assert summary.is_unchanged
+    assert summary.num_unreadable_rows == (raw[:1] != b"[" and raw[-1:] != b"7" and b'" a "' not in raw)
+
+
+def test_rows_that_cannot_be_read_are_counted_unless_they_are_dropped(tmp_path: Path) -> None:
+    twice = b'{"messages": [{"role": "user", "content": "jane@example.com"}], "messages": []}'
+    too_large = b'{"messages": [{"role": "user", "content": "jane@example.com"}], "x": 1e999}'
+    too_long = b'{"messages": "' + b"x" * (2 * MAX_LINE_BYTES) + b'"}'
+    data = lines_of(chat("1", "a@b.de"), twice, b"", too_large, too_long, b"7")
+    out, summary = run(tmp_path, data, "strip", "mask_personal_data")
+    assert out[1:] == data.splitlines(keepends=True)[1:]
+    assert (summary.num_changed, summary.num_unreadable_rows) == (1, 4)
+    _, summary = run(tmp_path, data, "mask_personal_data", "drop_rows", lines=[2, 5])
+    assert (summary.num_dropped, summary.num_unreadable_rows) == (2, 2)
+
+
+def test_every_string_but_what_the_form_fixes_is_masked(tmp_path: Path) -> None:
+    mail = "jane@example.com"
+    call = {"id": mail, "type": "function", "function": {"name": mail, "arguments": json.dumps({"to": mail})}}
+    parameters = {"type": "object", "properties": {"name": {"type": "string", "description": mail, "enum": [mail]}}}
+    row = {
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": mail}], "name": mail},
+            {"role": "assistant", "tool_calls": [call], "refusal": mail},
+            {"role": "tool", "tool_call_id": mail, "content": '{"found": [4111111111111111, "4111111111111111, or"]}'},
+            {"role": "assistant", "function_call": {"name": mail, "arguments": mail}},
+        ],
+        "tools": [{"type": "function", "function": {"name": mail, "description": mail, "parameters": parameters}}],
+        "functions": [{"name": mail, "description": mail}],
+        "reference_answer": mail,
+        "grading": {"id": mail, "of": [mail, {"name": mail}], mail: 1},
+    }
+    out, summary = run(tmp_path, lines_of(row), "mask_personal_data")
+    found = json.loads(out[0])
+    user, calling, result, old = found["messages"]
+    assert user == {"role": "user", "content": [{"type": "text", "text": "[EMAIL]"}], "name": "[EMAIL]"}
+    kept = {**call, "function": {"name": mail, "arguments": json.dumps({"to": "[EMAIL]"})}}
+    assert (calling["tool_calls"], calling["refusal"]) == ([kept], "[EMAIL]")
+    assert result["tool_call_id"] == mail
+    assert json.loads(result["content"]) == {"found": ["[CARD]", "[CARD], or"]}
+    assert old["function_call"] == {"name": mail, "arguments": "[EMAIL]"}
+    function = found["tools"][0]["function"]
+    assert (function["name"], function["description"]) == (mail, "[EMAIL]")
+    assert function["parameters"]["properties"]["name"] == {
+        "type": "string",
+        "description": "[EMAIL]",
+        "enum": ["[EMAIL]"],
+    }
+    assert found["functions"] == [{"name": mail, "description": "[EMAIL]"}]
+    assert found["reference_answer"] == "[EMAIL]"
+    assert found["grading"] == {"id": "[EMAIL]", "of": ["[EMAIL]", {"name": "[EMAIL]"}], mail: 1}
+    assert summary.fixes[0].num_places == 14
 
 
 def test_numbers_survive_a_change(tmp_path: Path) -> None:
     raw = b'{"messages": [{"content": " q "}], "big": 123456789012345678901234567890, "small": 1.5e-07}'
     out, _ = run(tmp_path, raw, "strip")
     assert out == [raw.replace(b'" q "', b'"q"')]
+
+
+def test_every_byte_that_no_fix_touched_stays(tmp_path: Path) -> None:
+    before = (
+        rb'{ "messages" :[{"role":"user","content":"\u00e9 \/ \ud83d\ude42 \" a@b.de \/ \\ \u00E9 c@d.de\n\u0041"},'
+        rb' {"r\u006fle":"GPT" , "c\u006fntent":" \t\u0020 caf\u00e9 \/ "}],"n":[1.10, 1e5, 0.1234567890123456789, -0,'
+        rb" 1E-7,12345678901234567890123]}"
+    )
+    after = before.replace(b"a@b.de", b"[EMAIL]").replace(b"c@d.de", b"[EMAIL]").replace(b"GPT", b"assistant")
+    after = after.replace(rb'" \t\u0020 caf', b'"caf').replace(rb'9 \/ "', rb'9 \/"')
+    out, summary = run(tmp_path, before, "mask_personal_data", "normalise_roles", "strip")
+    assert out == [after]
+    assert (summary.num_changed, summary.num_unreadable_rows) == (1, 0)
 
 
 def test_a_line_too_long_to_be_a_row_is_copied_or_dropped(tmp_path: Path) -> None:
@@ -256,3 +321,55 @@ def test_mending_twice_changes_nothing_more(
     second = mend(tmp_path / "once.jsonl", tmp_path / "twice.jsonl", sorted(fixes))
     assert second.is_unchanged
     assert (tmp_path / "twice.jsonl").read_bytes() == once
+
+
+NUMBERS = st.sampled_from(["1.10", "1e5", "-0", "0.1234567890123456789", "1E-7", "12345678901234567890123", "0.0"])
+SHORT = {"\n": "\\n", "\t": "\\t", "\r": "\\r", "\b": "\\b", '"': '\\"', "\\": "\\\\", "/": "\\/"}
+
+
+@st.composite
+def written(draw: st.DrawFn, text: str) -> str:
+    """A text as JSON may write it: each character plain where it may be, or escaped in one of its ways."""
+    pieces = []
+    for character in text:
+        units = character.encode("utf-16-be").hex()
+        escaped = "".join(f"\\u{units[at : at + 4]}" for at in range(0, len(units), 4))
+        ways = [character] if character >= " " and character not in '"\\' else []
+        ways += [SHORT[character]] if character in SHORT else []
+        pieces.append(draw(st.sampled_from([*ways, escaped, escaped.replace("d", "D")])))
+    return "".join(pieces)
+
+
+@st.composite
+def odd_rows(draw: st.DrawFn) -> tuple[str, str, str]:
+    """A row with odd spaces, numbers and escapes; the same stripped; the same masked."""
+    odd = st.text('x\n\b"\\/🙂é[]{}:, ', max_size=5).map(lambda text: f"x {text} x")
+    space = st.sampled_from(["", " ", "\t "])
+    rows = ["", "", ""]
+    for _ in range(draw(st.integers(1, 3))):
+        ends = [draw(written(draw(st.sampled_from(["", " ", "\n\t", "\u3000"])))) for _ in range(2)]
+        around = [draw(written(draw(odd))) for _ in range(2)]
+        mail = draw(written("a@b.de"))
+        texts = (
+            f"{ends[0]}{around[0]} {mail} {around[1]}{ends[1]}",
+            f"{around[0]} {mail} {around[1]}",
+            f"{ends[0]}{around[0]} [EMAIL] {around[1]}{ends[1]}",
+        )
+        members = [f'"content"{draw(space)}:{draw(space)}"%s"', f'"role":{draw(space)}"us\\u0065r"']
+        members += [f'"n":{draw(NUMBERS)}'] * draw(st.integers(0, 1))
+        message = "{" + f"{draw(space)},{draw(space)}".join(draw(st.permutations(members))) + "}, "
+        rows = [row + message % text for row, text in zip(rows, texts, strict=True)]
+    tail = f'{{}}], "n": [{draw(NUMBERS)}, "\\/"]}}'
+    before, stripped, masked = (f'{{"messages":[{row}{tail}' for row in rows)
+    return before, stripped, masked
+
+
+@settings(max_examples=200, deadline=None)
+@given(odd_rows())
+def test_a_change_touches_nothing_but_its_piece(rows: tuple[str, str, str]) -> None:
+    before, stripped, masked = rows
+    for edit, after in ((strip_row, stripped), (mask_row, masked), (normalise_row, before)):
+        edited = edit(before.encode())
+        assert edited is not None
+        assert edited[0].decode() == after
+        assert bool(edited[1]) == (before != after)

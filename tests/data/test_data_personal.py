@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tunesmith.data.content.personal import find_personal, mask, shown_masked
-from tunesmith.data.content.rows import text_faults
+from tunesmith.data.content.rows import personal_faults
 from tunesmith.data.rules import RULES
 
 KEY = "sk-" + "proj-" + "Ab3" * 12
@@ -129,7 +129,7 @@ def test_halves_of_surrogates_do_not_crash() -> None:
 def test_no_text_takes_more_than_linear_time(text: str) -> None:
     """Each of these would take minutes, at least, where the work grew with the square of the length."""
     assert mask(text)[0].count("[") in (0, 50_000, 50_001)
-    list(text_faults(text))
+    list(personal_faults(text))
 
 
 def test_many_pieces_take_linear_time() -> None:
@@ -168,6 +168,6 @@ def test_masking_leaves_nothing_and_no_text_is_too_odd(text: str) -> None:
     masked, counts = mask(text)
     assert mask(masked) == (masked, {})
     assert (masked == text) == (not counts)
-    for rule, what in text_faults(text):
+    for rule, what in personal_faults(text):
         assert rule in RULES
         assert all(text[start:end] not in what for start, end, _ in find_personal(text))

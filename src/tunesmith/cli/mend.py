@@ -161,6 +161,11 @@ def _show_summary(summary: "MendSummary") -> None:
         f"{summary.num_rows_before:,} rows: {summary.num_changed:,} changed, {summary.num_dropped:,} dropped, "
         f"{summary.num_rows_after:,} left"
     )
+    if summary.num_unreadable_rows:
+        num = summary.num_unreadable_rows
+        show.line(
+            f"{num:,} row{'s' * (num > 1)} could not be read and stay as they were, personal data too: see drop_rows"
+        )
     show.table(("fix", "rows", "places"), [(c.fix, f"{c.num_rows}", f"{c.num_places}") for c in summary.fixes])
     for diff in summary.diffs:
         place = f" at {diff.json_path}" if diff.json_path else ""

@@ -19,10 +19,11 @@ from tunesmith.data.content.personal import find_personal, shown_masked
 from tunesmith.data.content.turns import view
 from tunesmith.data.json_line import BOM
 from tunesmith.data.read import BLANK, MAX_LINE_BYTES, Progress, open_data_file
-from tunesmith.data.row_edit import Edit, mask_row, normalise_row, strip_row
+from tunesmith.data.row_edit import Edit, Edited, mask_row, normalise_row, strip_row
 from tunesmith.data.rows import Row
 from tunesmith.data.rules import RULES, FixName
 from tunesmith.data.scan import scan
+from tunesmith.data.splice import Replacement, spliced
 from tunesmith.data.token_table import TableBuilder
 from tunesmith.data.tokens import RowTokenizer
 
@@ -58,6 +59,9 @@ class MendSummary(msgspec.Struct, frozen=True, kw_only=True):
     num_changed: int
     """Rows that are still there, with another text or role."""
     num_dropped: int
+    num_unreadable_rows: int
+    """Rows that are still there and that no fix of roles or texts could read: they are as they were, with all personal
+    data that they may hold."""
     fixes: list[FixCount]
     """Of the chosen fixes, in the order in which they were applied."""
     diffs: list[LineDiff]
@@ -126,7 +130,7 @@ def _chosen(fixes: Sequence[FixName], lines: Collection[int] | None) -> list[Fix
     return [fix for fix in FIX_ORDER if fix in fixes]
 
 
-_EDITS: dict[FixName, Callable[[bytes], tuple[bytes, list[Edit]]]] = {
+_EDITS: dict[FixName, Callable[[bytes], Edited | None]] = {
     "normalise_roles": normalise_row,
     "strip": strip_row,
     "mask_personal_data": mask_row,
@@ -143,6 +147,7 @@ class _Mending:
         self._diffs: dict[FixName, list[LineDiff]] = {fix: [] for fix in fixes}
         self._changed: set[int] = set()
         self._dropped: set[int] = set()
+        self._unreadable: set[int] = set()
         self._num_before = 0
 
     def edit(self, path: Path, out: Path) -> None:
@@ -150,11 +155,19 @@ class _Mending:
         edits = [fix for fix in self._fixes if fix in _EDITS]
         with out.open("wb") as file:
             for number, line in _lines(path):
-                body = line.body
-                for fix in edits if body else ():
-                    body, changes = _EDITS[fix](body)
-                    self._note_edits(fix, number, changes)
-                file.writelines(line._replace(body=body))
+                if line.is_too_long:
+                    self._unreadable.add(number)
+                file.writelines(line._replace(body=self._edited(line.body, edits, number)).pieces)
+
+    def _edited(self, body: bytes, edits: list[FixName], line: int) -> bytes:
+        for fix in edits if body else ():
+            edited = _EDITS[fix](body)
+            if edited is None:
+                self._unreadable.add(line)
+                break
+            body, changes = edited
+            self._note_edits(fix, line, changes)
+        return body
 
     def find_drops(
         self, path: Path, lines: frozenset[int] | None, row_errors: RowErrors | None, progress: Progress | None
@@ -192,7 +205,7 @@ class _Mending:
             )
         with out.open("wb") as file:
             for number, line in _lines(path):
-                file.writelines(line[:1] if number in self._dropped else line)
+                file.writelines(line.pieces[:1] if number in self._dropped else line.pieces)
             file.flush()
             os.fsync(file.fileno())
 
@@ -205,6 +218,7 @@ class _Mending:
             num_rows_after=self._num_before - len(self._dropped),
             num_changed=len(self._changed - self._dropped),
             num_dropped=len(self._dropped),
+            num_unreadable_rows=len(self._unreadable - self._dropped),
             fixes=counts,
             diffs=[diff for fix in self._fixes for diff in self._diffs[fix]],
         )
@@ -252,6 +266,12 @@ class _Line(NamedTuple):
     lead: bytes
     body: bytes
     end: bytes
+    is_too_long: bool = False
+    """Then all of it is its end."""
+
+    @property
+    def pieces(self) -> tuple[bytes, bytes, bytes, bytes]:
+        return self.mark, self.lead, self.body, self.end
 
 
 def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
@@ -261,7 +281,7 @@ def _lines(path: Path) -> Iterator[tuple[int, _Line]]:
         while raw := file.readline(MAX_LINE_BYTES + 1):
             number += is_new
             is_whole = is_new and (len(raw) <= MAX_LINE_BYTES or raw.endswith(b"\n"))
-            yield number, _cut_line(raw, number) if is_whole else _Line(b"", b"", b"", raw)
+            yield number, _cut_line(raw, number) if is_whole else _Line(b"", b"", b"", raw, is_too_long=True)
             is_new = raw.endswith(b"\n")
 
 
@@ -287,6 +307,4 @@ def _cut(text: str, start: int = 0) -> str:
 
 def _shown(text: str) -> str:
     text = text.encode("utf-8", "replace").decode()
-    for span in reversed(find_personal(text)):
-        text = text[: span.start] + shown_masked(text, span) + text[span.end :]
-    return text
+    return spliced(text, [Replacement(s.start, s.end, shown_masked(text, s)) for s in find_personal(text)])

@@ -1,21 +1,24 @@
-"""Changing a row's texts and leaving everything else as it was written, down to its spaces and escapes."""
+"""Changing a row's texts and leaving every other byte as it was written: numbers, white space, order, escapes.
 
-import json
-import math
+New pieces are put into the row's own bytes, also within a text of which only a piece is new.
+"""
+
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
-from itertools import chain, product
-from typing import Any, NoReturn
 
 import msgspec
 
-from tunesmith.data.content.personal import mask
+from tunesmith.data.content.personal import find_maskable, tags_of
 from tunesmith.data.foreign import normal_role
-from tunesmith.data.texts import Place, arguments, roles, texts
+from tunesmith.data.json_line import is_deep, note_duplicates
+from tunesmith.data.notes import RowNotes
+from tunesmith.data.splice import Replacement, spliced, spliced_json
+from tunesmith.data.texts import Place, holders, roles, strings, texts
 
 Places = Callable[[object], Iterator[Place]]
-Change = Callable[[Place], str]
-"""The new form of a place's text; the same text where there is nothing to do."""
+Change = Callable[[Place], list[Replacement]]
+"""What is new in a place's text, in order; nothing where there is nothing to do."""
 
 
 class Edit(msgspec.Struct, frozen=True):
@@ -26,50 +29,76 @@ class Edit(msgspec.Struct, frozen=True):
     after: str
 
 
+Edited = tuple[bytes, list[Edit]]
+"""The row and what changed in it."""
+
 _decoder = msgspec.json.Decoder()
-_MASKED_NUMBER = re.compile(r"(?<=[:,\[ ])(\[[A-Z]+\])(?=\s*[,\]}])")
-"""A mask in the place of a number in JSON."""
+_STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"(\s*+:)?', re.DOTALL)
+"""A string in valid JSON; before a colon it is a key."""
+_STRING_IN_TEXT = re.compile(r'"(?:[^"\\]++|\\.)*+"', re.DOTALL)
 
 
-def strip_row(body: bytes) -> tuple[bytes, list[Edit]]:
-    """``body`` (one row without line end) without white space at the ends of its texts, and what changed.
+def strip_row(body: bytes) -> Edited | None:
+    """``body`` (one row without line end) without white space at the ends of its texts, and what changed; None for a
+    row that cannot be read: what is no JSON, or has a key twice, a number that nothing holds, a hundred levels.
 
     A text of nothing else stays, for a person to look at, and so does the one space with which a legacy completion
     begins.
     """
-    return _edit(body, texts, _stripped)
+    return _edit(body, texts, _white_space)
 
 
-def normalise_row(body: bytes) -> tuple[bytes, list[Edit]]:
-    """``body`` with OpenAI's names for roles that other programs call otherwise or write in capitals."""
-    return _edit(body, roles, _normal_role)
+def normalise_row(body: bytes) -> Edited | None:
+    """``body`` with OpenAI's names for roles that other programs call otherwise or write in capitals; None as above."""
+    return _edit(body, roles, _odd_role)
 
 
-def mask_row(body: bytes) -> tuple[bytes, list[Edit]]:
-    """``body`` with personal data masked in texts and in the arguments of calls, which stay JSON."""
-    return _edit(body, lambda row: chain(texts(row), arguments(row)), _masked)
+def mask_row(body: bytes) -> Edited | None:
+    """``body`` with personal data masked in every string but roles, types, ids and names of functions; None as above.
+
+    A string that is JSON itself, such as a call's arguments, stays JSON.
+    """
+    return _edit(body, strings, _personal)
 
 
-def _stripped(place: Place) -> str:
-    text = place.text.lstrip() if place.is_first else place.text
-    text = text.rstrip() if place.is_last else text
-    if place.json_path == "$.completion" and place.text[:1] == " " and text[:1] == place.text[1:2]:
-        text = " " + text
-    return text if text.strip() else place.text
+def _white_space(place: Place) -> list[Replacement]:
+    text = place.text
+    start = len(text) - len(text.lstrip()) if place.is_first else 0
+    end = len(text.rstrip()) if place.is_last else len(text)
+    if place.json_path == "$.completion" and text[:start] == " ":
+        start = 0
+    if start >= end or not text[start:end].strip():
+        return []
+    return [Replacement(a, b, "") for a, b in ((0, start), (end, len(text))) if a < b]
 
 
-def _normal_role(place: Place) -> str:
-    return normal_role(place.text) or place.text
+def _odd_role(place: Place) -> list[Replacement]:
+    name = normal_role(place.text) or place.text
+    return [Replacement(0, len(place.text), name)] if name != place.text else []
 
 
-def _masked(place: Place) -> str:
-    text, counts = mask(place.text)
-    if counts and place.key == "arguments" and _is_json(place.text) and not _is_json(text):
-        return _MASKED_NUMBER.sub(r'"\1"', text)
-    return text
+def _personal(place: Place) -> list[Replacement]:
+    tags = tags_of(find_maskable(place.text))
+    if tags and _is_json(place.text) and not _is_json(spliced(place.text, tags)):
+        return _quoted(tags, place.text)
+    return tags
+
+
+def _quoted(tags: list[Replacement], text: str) -> list[Replacement]:
+    """A tag in the place of a number becomes a string."""
+    within = [match.span() for match in _STRING_IN_TEXT.finditer(text)]
+
+    def is_within(tag: Replacement) -> bool:
+        index = bisect_right(within, (tag.start, len(text))) - 1
+        return index >= 0 and tag.start < within[index][1]
+
+    return [tag if is_within(tag) else tag._replace(text=f'"{tag.text}"') for tag in tags]
 
 
 def _is_json(text: str) -> bool:
+    """Whether a text is an object or a list."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return False
     try:
         _decoder.decode(text)
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -77,57 +106,38 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def _edit(body: bytes, places: Places, change: Change) -> tuple[bytes, list[Edit]]:
-    try:
-        if all(change(place) == place.text for place in places(_decoder.decode(body))):
-            return body, []
-        row = _read_strictly(body)
-    except (ValueError, RecursionError):  # what cannot be read without a loss is not written
+def _edit(body: bytes, places: Places, change: Change) -> Edited | None:
+    row = _read(body)
+    if row is None:
+        return None
+    found = [(place, new) for place in places(row) if (new := change(place))]
+    if not found:
         return body, []
-    write = _style(body, row)
-    edits = []
-    for place in places(row):
-        before, after = place.text, change(place)
-        if after != before:
-            place.holder[place.key] = after
-            edits.append(Edit(place.json_path, before, after))
-    return write(row), edits
+    written = (match.span(1) for match in _STRING.finditer(body) if match.group(2) is None)
+    spans = dict(zip(holders(row), written, strict=True))
+    pieces = sorted((spans[id(place.holder), place.key], new) for place, new in found)
+    edits = [Edit(place.json_path, place.text, spliced(place.text, new)) for place, new in found]
+    return _written(body, pieces), edits
 
 
-def _style(body: bytes, row: Any) -> Callable[[Any], bytes]:
-    """How ``body`` was written, where Python's json can write so; else the nearest to it."""
-    for ascii_only, separators in product((False, True), ((", ", ": "), (",", ":"))):
-        write = _writer(ascii_only, separators)
-        if write(row) == body:
-            return write
-    return _writer(body.isascii() or b"\\u" in body, (", ", ": ") if b'": ' in body else (",", ":"))
+def _written(body: bytes, pieces: list[tuple[tuple[int, int], list[Replacement]]]) -> bytes:
+    """``body`` with other texts in its strings, which are given by their bytes."""
+    out: list[bytes] = []
+    done = 0
+    for (start, end), new in pieces:
+        out += (body[done:start], spliced_json(body[start:end].decode(), new).encode())
+        done = end
+    return b"".join((*out, body[done:]))
 
 
-def _writer(ascii_only: bool, separators: tuple[str, str]) -> Callable[[Any], bytes]:
-    def write(row: Any) -> bytes:
-        return json.dumps(row, ensure_ascii=ascii_only, separators=separators).encode()
-
-    return write
-
-
-def _read_strictly(body: bytes) -> Any:
-    """Raises ValueError for what would be lost or changed when written again: a key given twice, NaN, infinity."""
-    return json.loads(
-        body.decode(), object_pairs_hook=_without_repeats, parse_constant=_refuse, parse_float=_finite_float
-    )
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a key stands twice")
-    return found
-
-
-def _finite_float(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refuse(text)
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
+def _read(body: bytes) -> dict[str, object] | list[object] | None:
+    """The object or list with all its strings in their order; None where some would be missing."""
+    try:
+        row = _decoder.decode(body)
+        if not isinstance(row, dict | list) or is_deep(row):
+            return None
+        notes = RowNotes(0)
+        note_duplicates(body, notes)
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        return None
+    return None if notes.has_errors() else row

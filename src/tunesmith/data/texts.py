@@ -8,6 +8,8 @@ from typing import Any
 
 import msgspec
 
+from tunesmith.data.notes import member
+
 MESSAGE_LISTS = (
     ("messages",),
     ("input", "messages"),
@@ -17,14 +19,18 @@ MESSAGE_LISTS = (
     ("non_preferred_completion",),
 )
 PLAIN_TEXTS = ("prompt", "completion")
+_WIRE_KEYS = frozenset((*(keys[0] for keys in MESSAGE_LISTS), "tools", "functions"))
+"""Whose value has a form of its own; every other key is its owner's, as those that graders read."""
+_FIXED_KEYS = frozenset(("role", "type", "id", "tool_call_id"))
+_FUNCTIONS = frozenset(("function", "function_call", "functions"))
 
 
 class Place(msgspec.Struct, frozen=True):
-    """A string in a row: ``holder[key]``, a message's own or a part's."""
+    """A string in a row: ``holder[key]``, where the holder is an object or a list."""
 
     json_path: str
-    holder: dict[str, Any]
-    key: str
+    holder: Any
+    key: str | int
     is_first: bool = True
     """Whether the message's text begins here; a content of several parts is one text."""
     is_last: bool = True
@@ -52,16 +58,45 @@ def texts(row: object) -> Iterator[Place]:
                 yield Place(f"$.{key}", row, key)
 
 
-def arguments(row: object) -> Iterator[Place]:
-    """The arguments of every tool call: JSON in a string."""
-    for path, message in _messages(row):
-        calls = message.get("tool_calls")
-        places = [(f"{path}.function_call", message.get("function_call"))]
-        for index, call in enumerate(calls if isinstance(calls, list) else []):
-            places.append((f"{path}.tool_calls[{index}].function", call.get("function") if _is_object(call) else None))
-        for where, function in places:
-            if isinstance(function, dict) and isinstance(function.get("arguments"), str):
-                yield Place(f"{where}.arguments", function, "arguments")
+def strings(row: object) -> Iterator[Place]:
+    """Every string that may tell of somebody, wherever it stands: contents, names, refusals, arguments and results of
+    calls, descriptions, and all under keys of the row's owner. Not keys, nor what the form fixes: roles, types, ids and
+    names of functions."""
+    if isinstance(row, dict):
+        for key, value in row.items():
+            if isinstance(value, str):
+                yield Place(member("$", key), row, key)
+            else:
+                yield from _strings(value, member("$", key), key if key in _WIRE_KEYS else None)
+    else:
+        yield from _strings(row, "$", None)
+
+
+def holders(value: object) -> Iterator[tuple[int, str | int]]:
+    """(identity of the holder, key) of every string value whatever it is, in the order in which JSON writes them."""
+    for key, inner in value.items() if isinstance(value, dict) else enumerate(value if isinstance(value, list) else ()):
+        if isinstance(inner, str):
+            yield id(value), key
+        elif isinstance(inner, dict | list):
+            yield from holders(inner)
+
+
+def _strings(value: object, path: str, parent: str | None) -> Iterator[Place]:
+    """``parent`` is the key under which ``value`` stands; None where no key has a meaning."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, str):
+                is_fixed = key in _FIXED_KEYS or (key == "name" and parent in _FUNCTIONS)
+                if parent is None or not is_fixed:
+                    yield Place(member(path, key), value, key)
+            elif isinstance(inner, dict | list):
+                yield from _strings(inner, member(path, key), None if parent is None else key)
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            if isinstance(inner, str):
+                yield Place(f"{path}[{index}]", value, index)
+            elif isinstance(inner, dict | list):
+                yield from _strings(inner, f"{path}[{index}]", parent)
 
 
 def _contents(path: str, message: dict[str, Any]) -> Iterator[Place]:
@@ -73,10 +108,6 @@ def _contents(path: str, message: dict[str, Any]) -> Iterator[Place]:
         for index, part in enumerate(content):
             if isinstance(part, dict) and isinstance(part.get("text"), str):
                 yield Place(f"{path}.content[{index}].text", part, "text", index == 0, index == last)
-
-
-def _is_object(value: object) -> bool:
-    return isinstance(value, dict)
 
 
 def _messages(row: object) -> Iterator[tuple[str, dict[str, Any]]]:

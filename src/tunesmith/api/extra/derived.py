@@ -86,8 +86,10 @@ def _lines_to_drop(check: Check, body: MendBody) -> list[int] | None:
 
 def _require_change(summary: MendSummary) -> None:
     if summary.is_unchanged:
+        num = summary.num_unreadable_rows
         raise InvalidRequest(
-            "These fixes change nothing in the file, so no new file was made.",
+            "These fixes change nothing in the file, so no new file was made."
+            + (f" Rows that could not be read: {num:,}." if num else ""),
             param="fixes",
             code="nothing_to_mend",
             mend="Choose the fixes that the report's groups name.",

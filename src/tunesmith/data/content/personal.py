@@ -88,7 +88,7 @@ def mask(text: str) -> tuple[str, dict[str, int]]:
     Kinds: email, phone, card, iban, ssn, secret. A masked text has none left: masking it again changes nothing.
     """
     spans = find_maskable(text)
-    return spliced(text, _tags(spans)), dict(Counter(span.kind for span in spans))
+    return spliced(text, tags_of(spans)), dict(Counter(span.kind for span in spans))
 
 
 def find_maskable(text: str) -> list[Span]:
@@ -96,14 +96,15 @@ def find_maskable(text: str) -> list[Span]:
     that excused it. A text made to hide piece behind piece is looked through ``_MAX_ROUNDS`` times, no more."""
     found: list[Span] = []
     for _ in range(_MAX_ROUNDS):
-        more = find_personal(spliced(text, _tags(found)))
+        more = find_personal(spliced(text, tags_of(found)))
         if not more:
             break
         found = _without_overlaps([*_in_unmasked(more, found), *found], len(text))
     return found
 
 
-def _tags(spans: list[Span]) -> list[Replacement]:
+def tags_of(spans: list[Span]) -> list[Replacement]:
+    """``[EMAIL]`` and so on in the places of ``spans``."""
     return [Replacement(span.start, span.end, f"[{span.kind.upper()}]") for span in spans]
 
 
@@ -111,7 +112,7 @@ def _in_unmasked(spans: list[Span], masked: list[Span]) -> list[Span]:
     """Spans of the masked text as spans of the text before it. One that cuts a mask takes all of it."""
     begins: list[int] = []
     longer_by = 0
-    for tag in _tags(masked):
+    for tag in tags_of(masked):
         begins.append(tag.start + longer_by)
         longer_by += len(tag.text) - (tag.end - tag.start)
 

@@ -1,12 +1,16 @@
-"""The rules that look at one row: every text of it, then its answer."""
+"""The rules that look at one row: its texts, every string that may be personal, then its answer."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from tunesmith.data.content.answers import answer_faults
 from tunesmith.data.content.damage import Complaint, damage
 from tunesmith.data.content.personal import find_personal, shown_masked
 from tunesmith.data.content.turns import RowView, Turn
 from tunesmith.data.findings import Finding
+from tunesmith.data.rows import ReinforcementRow, Row
+from tunesmith.data.texts import Place, strings
 
 _RULE_OF_KIND = {
     "email": ("email_address", "e-mail address"),
@@ -27,40 +31,59 @@ _WHITE_SPACE = {
 }
 
 
+_INSTRUCTING = frozenset(("system", "developer"))
+_TOOLS = ("$.tools", "$.functions", "$.input.tools")
+
+
 class RowRules:
-    """Checks rows one by one. The texts of systems repeat from row to row, so what was found in one is remembered."""
+    """Checks rows one by one. Tools and the texts of systems repeat from row to row, so what was found in one is
+    remembered."""
 
     def __init__(self) -> None:
-        self._remembered: dict[str, tuple[Complaint, ...]] = {}
+        self._remembered: dict[tuple[Callable[[str], Iterator[Complaint]], str], tuple[Complaint, ...]] = {}
 
     def findings(self, row: RowView) -> Iterator[Finding]:
-        """All findings of a row, in the order of its texts."""
+        """All findings of a row. Personal data is looked for in the very strings that the fix masks."""
         for turn in row.turns:
-            for rule, what in self._of_text(turn):
+            for rule, what in self._faults(damage, turn.text, turn.role in _INSTRUCTING):
                 yield Finding(rule=rule, what=what, line=row.line, json_path=turn.path)
             for rule, what in _of_ends(turn, row):
                 yield Finding(rule=rule, what=what, line=row.line, json_path=turn.path)
+        for place in strings(_as_json(row.row)):
+            for rule, what in self._faults(personal_faults, place.text, _is_repeated(place)):
+                yield Finding(rule=rule, what=what, line=row.line, json_path=place.json_path)
         for rule, what in answer_faults(row):
             yield Finding(rule=rule, what=what, line=row.line, json_path=row.answer_path)
 
-    def _of_text(self, turn: Turn) -> tuple[Complaint, ...]:
-        if turn.role not in ("system", "developer"):
-            return tuple(text_faults(turn.text))
-        found = self._remembered.get(turn.text)
+    def _faults(
+        self, faults: Callable[[str], Iterator[Complaint]], text: str, is_repeated: bool
+    ) -> tuple[Complaint, ...]:
+        if not is_repeated:
+            return tuple(faults(text))
+        found = self._remembered.get((faults, text))
         if found is None:
-            found = tuple(text_faults(turn.text))
-            if len(self._remembered) < _MAX_REMEMBERED and len(turn.text) <= _REMEMBERED_CHARS:
-                self._remembered[turn.text] = found
+            found = tuple(faults(text))
+            if len(self._remembered) < _MAX_REMEMBERED and len(text) <= _REMEMBERED_CHARS:
+                self._remembered[faults, text] = found
         return found
 
 
-def text_faults(text: str) -> Iterator[Complaint]:
-    """Damage and personal data in one text."""
-    yield from damage(text)
-    yield from _personal(text)
+def _as_json(row: Row) -> object:
+    """The row as it was written, but for keys that it lacks."""
+    value = msgspec.to_builtins(row)
+    if isinstance(row, ReinforcementRow):
+        value.update(value.pop("extras"))
+    return value
 
 
-def _personal(text: str) -> Iterator[Complaint]:
+def _is_repeated(place: Place) -> bool:
+    if isinstance(place.holder, dict) and place.holder.get("role") in _INSTRUCTING:
+        return True
+    return place.json_path.startswith(_TOOLS)
+
+
+def personal_faults(text: str) -> Iterator[Complaint]:
+    """What personal data there is, unreadable."""
     shown: dict[str, list[str]] = {}
     for span in find_personal(text):
         shown.setdefault(span.kind, []).append(shown_masked(text, span))

@@ -22,7 +22,7 @@ _FORMS: tuple[tuple[str, str], ...] = (  # (a text that must stand there, the fo
     ("AIza", r"\bAIza[\w-]{35}(?![\w-])"),  # Google
     ("hf_", r"\bhf_[A-Za-z0-9]{30,}+\b"),  # Hugging Face
     ("eyJ", r"(?<![\w-])eyJ[\w-]{8,}+\.eyJ[\w-]{8,}+\.[\w-]{8,}+"),  # JSON Web Token
-    ("://", r"(?<=://)[^\s/:@]{1,64}:[^\s/@]{3,128}(?=@[\w.-])"),  # user:password in an address
+    ("://", r"(?<=://)[^\s/:@\"]{1,64}:[^\s/@\"]{3,128}(?=@[\w.-])"),  # user:password in an address
     (
         "PRIVATE KEY",
         # What lies between has no five dashes: the end is not looked for beyond the next key's beginning.

@@ -51,6 +51,7 @@ class RowView(msgspec.Struct, frozen=True, gc=False):
     row_key: int
     prompt_key: int
     """Of the prompt with the system's part and the tools."""
+    row: Row
 
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -124,6 +125,7 @@ def _view(
         rejected=rejected,
         row_key=hash((shown, said, rejected, answer and answer.weight)),
         prompt_key=hash(shown),
+        row=row,
     )
 
 
