@@ -70,6 +70,16 @@ def test_labels_give_the_same_share(tmp_path: Path) -> None:
     ]
 
 
+def test_labels_with_personal_data_are_counted_on_both_sides(tmp_path: Path) -> None:
+    rows = [chat(question(n), f"Write to {COLOURS[n % 2]}@example.com" if n % 3 else "red") for n in range(90)]
+    _, valid, summary = run(tmp_path, rows, share=0.2)
+    assert [(label.answer, label.num_train, label.num_valid) for label in summary.labels] == [
+        ("Write to [EMAIL]", 48, 12),
+        ("red", 24, 6),
+    ]
+    assert sum(answer(row) != "red" for row in valid) == 12
+
+
 def test_answers_that_are_texts_are_no_labels(tmp_path: Path) -> None:
     rows = [chat(question(n), f"You had better look at number {n}, and soon.") for n in range(40)]
     assert run(tmp_path, rows, count=7)[2].labels is None

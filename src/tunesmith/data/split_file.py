@@ -19,7 +19,7 @@ from tunesmith.data.content.turns import RowView, view
 from tunesmith.data.read import BLANK, Progress, each_line, open_data_file
 from tunesmith.data.rules import RULES
 from tunesmith.data.scan import scan
-from tunesmith.data.sets.labels import Labels
+from tunesmith.data.sets.labels import Labels, label_of
 from tunesmith.data.sets.near_duplicates import near_duplicate_groups
 from tunesmith.data.split import num_held_out_rows
 from tunesmith.data.split_plan import plan_split
@@ -105,8 +105,8 @@ class _Rows:
     def add(self, line: int, row: RowView) -> None:
         self.lines.append(line)
         self.prompt_keys.append(row.prompt_key)
-        self.answer_keys.append(hash(row.answer.strip()))
         self.labels.add(row)
+        self.answer_keys.append(hash(label_of(row)) if self.labels.is_possible else 0)
         self._num_chars += len(row.prompt) + len(row.answer) + len(row.system or "")
         if self.are_comparable:
             self.prompts.append(row.prompt)

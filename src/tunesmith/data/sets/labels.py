@@ -19,6 +19,11 @@ _RARE_ROWS = 2
 _MAX_LINES_SHOWN = 5
 
 
+def label_of(row: RowView) -> str:
+    """The answer as a label: labels are shown, so its personal data is masked."""
+    return mask(row.answer.strip())[0]
+
+
 class Labels:
     """Counts answers for as long as they may be labels: short, on one line, few and repeated."""
 
@@ -28,11 +33,15 @@ class Labels:
         self._num_rows = 0
         self._is_possible = True
 
+    @property
+    def is_possible(self) -> bool:
+        return self._is_possible
+
     def add(self, row: RowView) -> None:
         self._num_rows += 1
         if not self._is_possible:
             return
-        answer = mask(row.answer.strip())[0]  # labels are shown
+        answer = label_of(row)
         if not answer or row.is_call or "\n" in answer or len(answer) > _MAX_LABEL_CHARS:
             self._give_up()
             return
