@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 
 from tunesmith.core.errors import Conflict
+from tunesmith.data.content.personal import mask
 from tunesmith.data.generate.budget import spent_cost, spent_tokens
 from tunesmith.data.generate.candidates import Candidate, Drop
 from tunesmith.data.generate.diagnosis import chat_line
@@ -26,7 +27,7 @@ _SAMPLE_CHARS = 160
 
 
 class DropSample(msgspec.Struct, frozen=True, kw_only=True):
-    """One dropped candidate; its texts are shortened."""
+    """One dropped candidate; its texts are shortened, and their personal data is masked."""
 
     slot: int
     what: str
@@ -166,11 +167,12 @@ def _sample(state: State, drop: Drop) -> DropSample:
     return DropSample(
         slot=drop.slot,
         what=drop.what,
-        prompt=_short(prompt.text if prompt else ""),
-        answer=_short(answer.text if answer else ""),
+        prompt=_shown(prompt.text if prompt else ""),
+        answer=_shown(answer.text if answer else ""),
     )
 
 
-def _short(text: str) -> str:
-    text = " ".join(text.split())
+def _shown(text: str) -> str:
+    """The beginning, personal data masked: what a candidate was dropped for is not kept in its report."""
+    text = " ".join(mask(text)[0].split())
     return text if len(text) <= _SAMPLE_CHARS else text[: _SAMPLE_CHARS - 1] + "…"
