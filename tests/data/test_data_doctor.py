@@ -15,6 +15,8 @@ from tunesmith.core.settings import Settings
 from tunesmith.data.doctor import check
 from tunesmith.data.findings import Finding
 from tunesmith.data.report import DatasetReport
+from tunesmith.data.row_edit import mask_row
+from tunesmith.data.rows import Kind
 from tunesmith.data.rules import RULES
 from tunesmith.data.sets.sample import EvenSample
 from tunesmith.data.token_cache import TokenCache
@@ -179,6 +181,41 @@ def test_personal_data_is_never_shown(examine: Check) -> None:
         assert {"email_address", "phone_number"} <= rules_of(report)
         assert not any(secret in shown for secret in secrets)
         assert "90182055" not in shown
+
+
+def test_personal_data_is_found_wherever_the_fix_masks_it(examine: Check) -> None:
+    mail = "jane@example.com"
+    function = {"name": "send", "description": mail, "parameters": {"properties": {"to": {"enum": [mail]}}}}
+    call = {"id": mail, "type": "function", "function": {"name": "send", "arguments": json.dumps({"to": mail})}}
+    parts = [{"type": "text", "text": f"Write to {mail}"}, {"type": "text", "text": mail}]
+    turns = [
+        {"role": "system", "content": mail},
+        {"role": "user", "content": parts, "name": mail},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": mail, "content": mail},
+        {"role": "assistant", "content": "Sent.", "refusal": mail},
+    ]
+    tool = {"type": "function", "function": function}
+    kinds: dict[Kind, Rows] = {
+        "chat": [{"messages": turns, "tools": [tool]}, {"messages": turns, "functions": [function]}],
+        "preference": [
+            {
+                "input": {"messages": turns[:2], "tools": [tool]},
+                "preferred_output": [{"role": "assistant", "content": mail}],
+                "non_preferred_output": [{"role": "assistant", "content": mail, "name": mail}],
+            }
+        ],
+        "reinforcement": [{"messages": turns[:2], "id": mail, "reference": {"type": mail, "id": [mail]}}],
+        "completion": [{"prompt": mail, "completion": mail}],
+    }
+    for kind, rows in kinds.items():
+        found: list[Finding] = []
+        examine(rows, kind=kind, sink=found.append)
+        told = {(place.line, place.json_path) for place in found if place.rule == "email_address"}
+        edits = [mask_row(json.dumps(row).encode()) for row in rows]
+        masked = {(n, edit.json_path) for n, edited in enumerate(edits, 1) if edited for edit in edited[1]}
+        assert told == masked
+        assert len(told) >= 2
 
 
 def test_labels_are_counted(examine: Check) -> None:
