@@ -115,6 +115,7 @@ EXAMPLES: dict[str, Example] = {
     "data_type": Example([b'["messages"]']),
     "not_utf8": Example([b'{"messages": [{"role": "user", "content": "caf\xe9"}]}'], shown="a Latin-1 é"),
     "compressed_file": Example([gzip.compress(b"{}")], before=0, shown="train.jsonl.gz"),
+    "not_json_lines": Example([b"prompt,completion", b"Who?,Me."], before=0, shown="prompt,completion"),
     "line_too_long": Example([b" " * 17 * 2**20 + b"{}"], shown="a line of 17 MiB"),
     "duplicate_key": Example([b'{"messages": [{"role": "user", "role": "assistant", "content": "a"}]}']),
     "nan_or_infinity": Example([b'{"messages": [{"role": "user", "content": NaN}]}']),
@@ -208,6 +209,7 @@ EXAMPLES: dict[str, Example] = {
         good="pair",
     ),
     "mixed_kinds": Example([good_pair(1)]),
+    "kind_not_trainable": Example(PAIRS[:1], before=12, good="pair"),
     "inconsistent_keys": Example([chat("Who turns?", "The wheel.", tools=[TOOL])]),
     "missing_user_message": Example([messages(_said("Hello!"))]),
     "missing_system_message": Example([good_row(60)]),
@@ -216,6 +218,9 @@ EXAMPLES: dict[str, Example] = {
     ),
     "template_refuses_row": Example(
         [chat("REFUSE", "No.")], shown="a row whose roles do not alternate, for a template that insists"
+    ),
+    "completion_for_chat_model": Example(
+        [{"prompt": f"Who {number}?", "completion": "Me."} for number in range(9)], before=0
     ),
     "zero_supervised_tokens": Example([chat("Who?", "   ")], shown="an answer that the template strips to nothing"),
     "double_bos": Example([chat("Who?", "We.")], shown="content that begins with the <s> that the template writes too"),

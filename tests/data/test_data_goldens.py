@@ -3,12 +3,15 @@
 - banking77: good. 77 labels out of balance by less than ten to one; typing variants of a few questions are
   near-duplicates, and six of them lie on both sides of the split (verified: they differ in a word or a mark).
 - drone: nothing but good rows; every answer is a tool call that matches its schema.
-- toy-chat: refused, because it has 5 rows; one of them has no system message, one no user, one holds a whole document.
+- toy-chat: refused, because it has 5 rows; one of them has no system message, one no user, one answers with one
+  word many thousand times.
 - gsm8k: every answer begins with a space and ends with "!!!", 440 of 449 hold calculator marks <<...>> (the nine
   others solve an equation without them), every prompt ends with "Solution:".
-- orca-dpo: three prompts in a wrong encoding (two of them hold its control characters too), HTML entities, answers that
-  speak as an AI, four answers that quote much Romanian or Swedish. The unequal lengths are not one-sided.
-- countdown: good; a long instruction that all prompts share does not make them near-duplicates.
+- orca-dpo: pairs, which no job here trains on; three prompts in a wrong encoding (two of them hold its control
+  characters too), HTML entities, answers that speak as an AI, four answers that quote much Romanian or Swedish. The
+  unequal lengths are not one-sided.
+- countdown: good prompts, which no job here trains on; a long instruction that all prompts share does not make them
+  near-duplicates.
 - stock: a quarter of the answers refuse or ask back, half of those in words begin "I'm sorry,"; a space ends the system
   prompt.
 - sarcasm, hatecheck, moderation: no training rows; the keys that they have are named, and the form to write instead.

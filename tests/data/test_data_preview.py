@@ -62,7 +62,10 @@ def test_marks(tokenizer: RowTokenizer) -> None:
 
 def test_preferences_show_both_conversations(any_tokenizer: RowTokenizer) -> None:
     shown = preview(row_of("preference"), any_tokenizer, 1)
-    assert marked(shown, "trained") == ["blue<|im_end|>", "green<|im_end|>"]
+    assert [sequence.output for sequence in shown.sequences] == ["preferred", "rejected"]
+    assert marked(shown, "trained") == ["blue<|im_end|>", ""]
+    assert marked(shown, "rejected") == ["", "green<|im_end|>"]
+    assert preview(row_of("chat"), any_tokenizer, 1).sequences[0].output is None
     assert [c.messages[-1]["content"] for c in shown.conversations] == ["blue", "green"]
 
 

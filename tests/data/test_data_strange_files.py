@@ -1,6 +1,7 @@
 """Files as strangers bring them: each is named for what it is, and no advice leads nowhere."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,115 @@ def test_roles_that_no_machine_knows_are_not_offered_to_it(examine: Examine) -> 
     assert "normalise_roles" not in fixes(examine([*GOOD, unknown]))
     assert "drop_rows" in fixes(examine([*GOOD, unknown]))
     assert "normalise_roles" in fixes(examine([*GOOD, unknown, foreign]))
+
+
+LINES = b"\n".join(json.dumps(row).encode() for row in GOOD)
+TEXT = LINES.decode()
+
+
+@pytest.mark.parametrize(
+    ("content", "rule", "words"),
+    [
+        (TEXT.encode("utf-16"), "not_utf8", "The file is UTF-16."),
+        (TEXT.encode("utf-16-le"), "not_utf8", "The file is UTF-16."),
+        (TEXT.encode("utf-16-be"), "not_utf8", "The file is UTF-16."),
+        (TEXT.encode("utf-32"), "not_utf8", "The file is UTF-32."),
+        (TEXT.encode("utf-32-le"), "not_utf8", "The file is UTF-32."),
+        (random.Random(1).randbytes(5000), "compressed_file", "not a text file"),
+        (random.Random(2).randbytes(40), "compressed_file", "not a text file"),
+        (LINES.replace(b"\n", b"\r"), "not_json_lines", "The lines end in CR"),
+        (json.dumps(GOOD, indent=1).encode(), "not_json_lines", "one JSON document over many lines"),
+        (json.dumps(GOOD[0], indent=2).encode(), "not_json_lines", "one JSON document over many lines"),
+        (
+            b'prompt,completion\n"q 1","a 1"\n',
+            "not_json_lines",
+            "a table with commas between its columns (prompt, comp",
+        ),
+        (b'"id"\t"the question"\r\n1\tWhy?\r\n', "not_json_lines", "a table with tabs between its columns (id, the qu"),
+    ],
+)
+def test_what_is_no_json_lines_is_named_once(examine: Examine, content: bytes, rule: str, words: str) -> None:
+    report = examine(content)
+    assert [(group.rule, group.count) for group in report.groups] == [(rule, 1)]
+    assert words in report.groups[0].samples[0].what
+    assert (report.num_rows, report.num_bad_rows, fixes(report), report.skipped) == (0, 0, set(), [])
+
+
+@pytest.mark.parametrize(
+    "content", [LINES, b"\xef\xbb\xbf" + LINES, LINES.replace(b"\n", b"\r\n"), LINES + b"\n\n", b"\n" + LINES]
+)
+def test_rows_in_other_clothes_are_rows(examine: Examine, content: bytes) -> None:
+    assert (examine(content).num_rows, examine(content).num_bad_rows) == (12, 0)
+
+
+def test_a_list_of_rows_on_one_line_is_told_how_to_be_written(examine: Examine) -> None:
+    (finding,) = found(examine([GOOD]), "data_type")
+    assert "It holds 12 objects: write each of them on a line of its own" in finding.what
+
+
+def test_a_text_that_is_damaged_in_places_stays_rows(examine: Examine) -> None:
+    broken = b'{"messages": "' + bytes(range(10)) * 60
+    report = examine([*GOOD, broken, "Stra\u00dfe".encode("latin-1")])
+    assert (report.num_rows, report.num_bad_rows) == (14, 2)
+
+
+def test_dropping_is_no_mend_where_no_row_would_be_left(examine: Examine) -> None:
+    assert fixes(examine([{"text": "a"}, {"text": "b"}])) == set()
+    assert fixes(examine([*GOOD, {"text": "a"}])) == {"drop_rows"}
+
+
+def pair(number: int) -> dict[str, Any]:
+    messages = [{"role": "user", "content": f"Which of {number * 7919} is it?"}]
+    outputs = [[{"role": "assistant", "content": text}] for text in (f"It is {number}, sir.", f"Never {number}!")]
+    return {"input": {"messages": messages}, "preferred_output": outputs[0], "non_preferred_output": outputs[1]}
+
+
+PROMPTS = [{"messages": [{"role": "user", "content": f"Is {n * 7919} odd?"}], "target": n % 2} for n in range(12)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [([pair(n) for n in range(12)], "preference pairs"), (PROMPTS, "prompts for reinforcement")],
+)
+def test_rows_that_no_job_takes_are_not_called_good(examine: Examine, rows: list[Any], words: str) -> None:
+    report = examine(rows)
+    (finding,) = found(report, "kind_not_trainable")
+    assert words in finding.what
+    assert (errors(report), report.num_bad_rows, report.verdict) == (["kind_not_trainable"], 0, "errors")
+    assert "kind_not_trainable" not in errors(examine(GOOD))
+
+
+def test_completions_for_a_chat_model_are_told_of_the_option(examine: Examine) -> None:
+    report = examine([{"prompt": f"Who is {n * 7919}?", "completion": f" It is {n}."} for n in range(12)])
+    (group,) = (group for group in report.groups if group.severity == "error")
+    assert (group.rule, group.count, group.fix) == ("completion_for_chat_model", 12, None)
+    assert '"completions": "chat"' in group.mend
+    assert "--completions chat" in group.mend
+
+
+def test_one_word_where_no_row_has_a_system_message(examine: Examine) -> None:
+    (finding,) = found(examine(GOOD), "missing_system_message")
+    assert (finding.line, finding.what) == (None, "No row has a system message.")
+    led = chat("Why?", "So.")
+    led["messages"].insert(0, {"role": "system", "content": "Be short."})
+    assert [finding.line for finding in found(examine([*GOOD[:2], led]), "missing_system_message")] == [1, 2]
+    assert found(examine([led] * 3), "missing_system_message") == []
+
+
+def test_rows_too_large_to_tokenise_count_as_over_the_limit(examine: Examine) -> None:
+    report = examine([*GOOD, chat("Sum up.", "words " * 40_000), chat("Sum up.", "words " * 3000)])
+    assert report.tokens is not None
+    (group,) = (group for group in report.groups if group.rule == "over_context")
+    assert group.count == report.tokens.num_over_limit == 2
+
+
+def test_skipped_is_only_what_someone_can_do_something_about(examine: Examine) -> None:
+    few = examine(GOOD)
+    assert few.skipped == []
+    many = examine(
+        [
+            chat(f"Where does river {n} of {n * 7919} end, pray?", f"In sea {n} past " + "a town, " * 5 + f"{n}.")
+            for n in range(40)
+        ]
+    )
+    assert [skipped.rule for skipped in many.skipped] == ["unrelated_answer"]

@@ -28,11 +28,12 @@ from tunesmith.data.sets.endings import Endings
 from tunesmith.data.sets.forms import Forms
 from tunesmith.data.sets.labels import Labels
 from tunesmith.data.sets.languages import Languages
+from tunesmith.data.sets.missing_systems import MissingSystems
 from tunesmith.data.sets.near_rows import NearRows, leak_findings
 from tunesmith.data.sets.relevance import Embed, Relevance
 from tunesmith.data.sets.repeats import Repeats
 from tunesmith.data.sets.rule import SetRule
-from tunesmith.data.sets.sizes import Lengths, SystemPrompts, size_findings
+from tunesmith.data.sets.sizes import Lengths, SystemPrompts, kind_findings, size_findings
 from tunesmith.data.token_cache import TokenCache, is_same_file
 from tunesmith.data.token_counter import TokenTally, count_tokens
 from tunesmith.data.token_stats import token_stats
@@ -93,8 +94,14 @@ class _Target(msgspec.Struct):
     tokenizer: RowTokenizer
     limit: int
 
-    def stats(self, table: TokenTable) -> TokenStats | None:
-        return token_stats(table, model=self.model, tokenizer_sha256=self.tokenizer.identity, limit=self.limit)
+    def stats(self, table: TokenTable, num_over_limit: int) -> TokenStats | None:
+        return token_stats(
+            table,
+            model=self.model,
+            tokenizer_sha256=self.tokenizer.identity,
+            limit=self.limit,
+            num_over_limit=num_over_limit,
+        )
 
 
 def _target(
@@ -159,6 +166,8 @@ class _Visit:
         self._content = content
         self._num_rows = 0
         self._num_bad_rows = 0
+        self._num_over_limit = 0
+        self._systems = MissingSystems()
         self._kind: Kind | None = None
         self._messages: Counter[int] = Counter()
 
@@ -188,18 +197,24 @@ class _Visit:
                 continue
             self._kind = self._kind or kind_of(row)
             self._messages[num_messages(row)] += 1
+            self._systems.see(row)
             if content is not None:
                 batch.findings += content.see(view(row, line))
 
     def _close(self, batch: Batch, token_findings: list[Finding]) -> None:
-        findings = batch.findings + token_findings
+        self._num_over_limit += len({finding.line for finding in token_findings if finding.rule == "over_context"})
+        findings = self._systems.held_back(batch.findings) + token_findings
         self._num_rows += len(batch.numbers)
-        self._num_bad_rows += len({finding.line for finding in findings if RULES[finding.rule].severity == "error"})
+        if batch.numbers:  # else the file is no text at all
+            self._num_bad_rows += len({finding.line for finding in findings if RULES[finding.rule].severity == "error"})
         self._note(sorted(findings, key=lambda finding: finding.line or 0))
 
     def conclude(self, validation: Path | None) -> None:
         """The rules that need the whole file."""
-        self._note(size_findings(self._num_rows))
+        is_read = self._num_rows or not self._log.count("error")
+        self._note(size_findings(self._num_rows) if is_read else ())
+        self._note(self._systems.findings())
+        self._note(kind_findings(self._kind))
         if self._content is None:
             return
         for rule in self._content.rules:
@@ -222,8 +237,8 @@ class _Visit:
             num_errors=self._log.count("error"),
             num_warnings=self._log.count("warning"),
             num_hints=self._log.count("hint"),
-            groups=self._log.groups(),
-            tokens=target.stats(table) if target is not None and table is not None else None,
+            groups=self._log.groups(can_drop=self._num_bad_rows < self._num_rows),
+            tokens=target.stats(table, self._num_over_limit) if target is not None and table is not None else None,
             labels=content.labels.counts() if content is not None else None,
             languages=content.languages.counts() if content is not None else {},
             messages_per_row=dict(sorted(self._messages.items())),
@@ -240,7 +255,7 @@ class _Visit:
         return "warnings" if self._log.count("warning") else "good"
 
     def _skipped(self, target: _Target | None) -> Iterator[Skipped]:
-        if target is None:
+        if target is None and self._kind is not None:
             yield Skipped(rule="over_context", reason="No model was named or installed: tokens were not counted.")
         for rule in self._content.rules if self._content is not None else ():
             yield from rule.skipped()

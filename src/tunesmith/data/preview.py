@@ -3,23 +3,27 @@
 The tokens come from ``RowTokenizer.encode_row``, the function that feeds the trainer, and so does the digest.
 """
 
-from itertools import takewhile
+from collections.abc import Iterator
+from itertools import repeat, takewhile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 
 from tunesmith.core.errors import NotFound
 from tunesmith.data.digest import row_digest
-from tunesmith.data.formats import CompletionRow, Kind, Row, conversations, decode_any, kind_of
+from tunesmith.data.formats import CompletionRow, Kind, PreferenceRow, Row, conversations, decode_any, kind_of
 from tunesmith.data.read import read_lines
 from tunesmith.data.scan import detect_kind
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
 
 MAX_SHOWN_TOKENS = 20_000
 
-Mark = Literal["trained", "context", "special"]
-"""What is learned; what is only read; and of what is only read, a special token."""
+Mark = Literal["trained", "rejected", "context", "special"]
+"""What is learned; the answer that a preference rejects; what is only read; and of what is only read, a special
+token."""
+
+Output = Literal["preferred", "rejected"]
 
 
 class PreviewToken(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,8 +37,11 @@ class PreviewToken(msgspec.Struct, frozen=True, kw_only=True):
 class PreviewSequence(msgspec.Struct, frozen=True, kw_only=True):
     """One sequence that the trainer is fed. Its texts, one after the other, are what the model sees."""
 
+    output: Output | None
+    """Which answer of a preference row it ends with; None in other rows."""
     num_tokens: int
     num_supervised_tokens: int
+    """Of a rejected output the tokens that are compared with the preferred one's."""
     tokens: list[PreviewToken]
     """The first ``MAX_SHOWN_TOKENS``."""
 
@@ -55,6 +62,7 @@ class Preview(msgspec.Struct, frozen=True, kw_only=True):
     sequences: list[PreviewSequence]
     num_tokens: int
     num_supervised_tokens: int
+    """Of all sequences, a rejected one too."""
     digest: str
     """``digest.row_digest`` in hexadecimal: the row's part of what a job records."""
 
@@ -66,7 +74,9 @@ def preview(row: Row, tokenizer: RowTokenizer, line: int) -> Preview:
         line=line,
         kind=kind_of(row),
         conversations=_conversations(row, tokenizer),
-        sequences=[_sequence(sequence, tokenizer) for sequence in sequences],
+        sequences=[
+            _sequence(sequence, tokenizer, output) for sequence, output in zip(sequences, _outputs(row), strict=False)
+        ],
         num_tokens=sum(len(sequence.token_ids) for sequence in sequences),
         num_supervised_tokens=sum(sequence.num_supervised_tokens for sequence in sequences),
         digest=row_digest(sequences).hex(),
@@ -81,21 +91,29 @@ def preview_line(path: Path, line: int, tokenizer: RowTokenizer) -> Preview:
     return preview(decode_any(raw, line, detect_kind(path) or "chat"), tokenizer, line)
 
 
-def _sequence(sequence: TokenSequence, tokenizer: RowTokenizer) -> PreviewSequence:
+def _outputs(row: Row) -> Iterator[Output | None]:
+    """Of a preference row the preferred conversation is one sequence and the rejected one another: each has one answer
+    that is marked."""
+    return iter(get_args(Output)) if isinstance(row, PreferenceRow) else repeat(None)
+
+
+def _sequence(sequence: TokenSequence, tokenizer: RowTokenizer, output: Output | None) -> PreviewSequence:
     shown = sequence.token_ids[:MAX_SHOWN_TOKENS]
     texts = tokenizer.token_texts(shown)
+    learned: Mark = "rejected" if output == "rejected" else "trained"
     return PreviewSequence(
+        output=output,
         num_tokens=len(sequence.token_ids),
         num_supervised_tokens=sequence.num_supervised_tokens,
         tokens=[
-            _token(id, text, bool(learn), id in tokenizer.special_ids)
+            _token(id, text, learned if learn else None, id in tokenizer.special_ids)
             for id, text, learn in zip(shown, texts, sequence.is_trained, strict=False)
         ],
     )
 
 
-def _token(id: int, text: str, is_trained: bool, is_special: bool) -> PreviewToken:
-    mark: Mark = "trained" if is_trained else "special" if is_special else "context"
+def _token(id: int, text: str, learned: Mark | None, is_special: bool) -> PreviewToken:
+    mark: Mark = learned or ("special" if is_special else "context")
     return PreviewToken(id=id, text=text, mark=mark, is_special=is_special)
 
 

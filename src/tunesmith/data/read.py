@@ -5,6 +5,7 @@ from io import BufferedReader
 from pathlib import Path
 
 from tunesmith.core.errors import DataError
+from tunesmith.data.file_form import HEAD_BYTES, require_lines
 from tunesmith.data.formats import ChatRow, decode_row
 from tunesmith.data.json_line import BOM
 
@@ -17,18 +18,6 @@ _RICH_BYTES = 2**20
 TOO_LONG = f"The line has more than {MAX_LINE_BYTES // 2**20} MiB, or more than {_MAX_VALUES:,} values."
 BLANK = b" \t\r\n"
 _BUFFER_BYTES = 2**20
-_FORMATS = {
-    b"\x1f\x8b": "compressed with gzip",
-    b"PK\x03\x04": "a zip file (or a spreadsheet)",
-    b"BZh": "compressed with bzip2",
-    b"\xfd7zXZ\x00": "compressed with xz",
-    b"\x28\xb5\x2f\xfd": "compressed with zstd",
-    b"PAR1": "a Parquet file",
-    b"ARROW1": "an Arrow file",
-    b"SQLite format 3\x00": "a database",
-    b"%PDF": "a PDF",
-}
-_UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 Progress = Callable[[int, int], None]
 """Told (bytes done, bytes in all) about once a megabyte, and at the end."""
@@ -37,10 +26,10 @@ Line = tuple[int, bytes | None]
 
 
 def open_data_file(path: Path) -> BufferedReader:
-    """The file, after its byte-order mark. Raises DataError for one that is not text, by the name of what it is."""
+    """The file, after its byte-order mark. Raises DataError for one that is not lines of text, by its name."""
     file: BufferedReader = BufferedReader(path.open("rb", buffering=0), _BUFFER_BYTES)
     try:
-        _require_text(file.peek(16)[:16])
+        require_lines(file.peek(HEAD_BYTES)[:HEAD_BYTES])
     except DataError:
         file.close()
         raise
@@ -66,8 +55,8 @@ def each_line(file: BufferedReader) -> Iterator[Line]:
 def read_lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """(line number from 1, bytes without the line end) of every line that is not blank.
 
-    A byte-order mark, CRLF and a missing last newline are accepted. Raises DataError for a gzip file, by name, and for
-    a line that is too long.
+    A byte-order mark, CRLF and a missing last newline are accepted. Raises DataError for what is not lines of text, by
+    its name, and for a line that is too long.
     """
     with open_data_file(path) as file:
         for line, raw in each_line(file):
@@ -91,11 +80,3 @@ def _is_rich(raw: bytes) -> bool:
 def _skip_line(file: BufferedReader) -> None:
     while (piece := file.readline(_BUFFER_BYTES)) and not piece.endswith(b"\n"):
         pass
-
-
-def _require_text(head: bytes) -> None:
-    for magic, name in _FORMATS.items():
-        if head.startswith(magic):
-            raise DataError(f"The file is {name}.", line=1, code="compressed_file", mend="Upload it uncompressed.")
-    if head.startswith(_UTF_16):
-        raise DataError("The file is UTF-16.", line=1, code="not_utf8", mend="Save the file as UTF-8.")

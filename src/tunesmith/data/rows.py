@@ -11,6 +11,12 @@ import msgspec
 Kind = Literal["chat", "preference", "reinforcement", "completion"]
 """What a row is for: supervised chat, a preference pair, reinforcement, or the legacy prompt with its completion."""
 
+OTHER_METHODS: dict[Kind | None, str] = {
+    "preference": "preference pairs",
+    "reinforcement": "prompts for reinforcement",
+}
+"""Kinds that are checked, and that supervised training has no use for."""
+
 Role = Literal["system", "developer", "user", "assistant", "tool", "function"]
 ROLES: tuple[Role, ...] = get_args(Role)
 

@@ -27,7 +27,14 @@ _READING = (
         "drop_rows",
     ),
     _rule("not_utf8", "error", "Not UTF-8", _UNREADABLE, "Save the file as UTF-8.", "drop_rows"),
-    _rule("compressed_file", "error", "Not a text file", _UNREADABLE, "Upload it uncompressed, as JSON lines."),
+    _rule("compressed_file", "error", "Not a text file", _UNREADABLE, "Give it uncompressed, as JSON lines."),
+    _rule(
+        "not_json_lines",
+        "error",
+        "Not one JSON object per line",
+        _UNREADABLE,
+        'Write the rows as lines of their own, each like {"messages": [...]}.',
+    ),
     _rule(
         "line_too_long", "error", "Line too long", _UNREADABLE, "Write one row per line; split the row.", "drop_rows"
     ),
@@ -286,6 +293,13 @@ _STRUCTURE = (
         "drop_rows",
     ),
     _rule(
+        "kind_not_trainable",
+        "error",
+        "Rows that no job here trains on",
+        "Jobs are supervised: they train on conversations, or on prompts with their completions.",
+        'Write what should be learned as {"messages": [...]}, the answer last; of a pair the preferred one.',
+    ),
+    _rule(
         "inconsistent_keys",
         "warning",
         "Keys differ between rows",
@@ -324,6 +338,14 @@ _TOKENS = (
         _NO_ROW,
         "Give the roles and their order that the model's chat template takes, or choose another model.",
         "drop_rows",
+    ),
+    _rule(
+        "completion_for_chat_model",
+        "error",
+        "Prompt with a completion, for a chat model",
+        "A chat model reads messages: somebody must say that the prompt is the user's and the completion its own.",
+        'Choose it in the job, "tunesmith": {"completions": "chat"}, and on the command line, --completions chat; or '
+        'write the rows as {"messages": [...]}.',
     ),
     _rule(
         "zero_supervised_tokens",

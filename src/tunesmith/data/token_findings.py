@@ -12,6 +12,7 @@ from tunesmith.data.formats import (
     ReinforcementRow,
     Row,
 )
+from tunesmith.data.rules import RULES
 from tunesmith.data.tokens import RowTokenizer, TokenSequence
 from tunesmith.data.words import TOKEN_BYTES, pack
 
@@ -21,7 +22,8 @@ MAX_TOKEN_BYTES = 64
 
 def refused_finding(error: DataError, line: int) -> Finding:
     """The finding for a row that ``encode_row`` refuses."""
-    return Finding(rule="template_refuses_row", what=error.message, line=line, json_path=error.json_path)
+    rule = error.code if error.code in RULES else "template_refuses_row"
+    return Finding(rule=rule, what=error.message, line=line, json_path=error.json_path)
 
 
 def oversized_finding(num_bytes: int, limit: int, line: int) -> Finding | None:

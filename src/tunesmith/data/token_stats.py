@@ -12,8 +12,13 @@ MAX_BINS = 20
 _NICE = (1, 2, 5)
 
 
-def token_stats(table: TokenTable, *, model: str, tokenizer_sha256: str, limit: int) -> TokenStats | None:
-    """``limit`` in tokens. None for a table without rows. A row's length is the sum of its sequences' lengths."""
+def token_stats(
+    table: TokenTable, *, model: str, tokenizer_sha256: str, limit: int, num_over_limit: int
+) -> TokenStats | None:
+    """``limit`` in tokens. None for a table without rows. A row's length is the sum of its sequences' lengths.
+
+    ``num_over_limit`` counts also rows too large to be tokenised, which have no place in the table.
+    """
     if table.num_rows == 0:
         return None
     lengths = table.num_tokens
@@ -27,7 +32,7 @@ def token_stats(table: TokenTable, *, model: str, tokenizer_sha256: str, limit: 
         row_p95=round(float(np.percentile(lengths, 95)), 1),
         row_max=int(lengths.max()),
         limit_tokens=limit,
-        num_over_limit=int((table.longest > limit).sum()),
+        num_over_limit=num_over_limit,
         shared_prefix_tokens=table.shared_prefix_tokens,
         shared_batch_rows=SHARED_BATCH_ROWS,
         histogram=_histogram(lengths),

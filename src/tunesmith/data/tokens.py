@@ -158,6 +158,7 @@ class RowTokenizer:
             raise DataError(
                 "The row is a prompt with its completion, and the model is a chat model.",
                 line=line,
+                code="completion_for_chat_model",
                 mend='Set "tunesmith": {"completions": "chat"} in the job: the prompt becomes the user\'s message and '
                 "the completion the assistant's.",
             )

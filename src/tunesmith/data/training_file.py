@@ -10,6 +10,7 @@ from tunesmith.core.errors import DataError
 from tunesmith.data.findings import Finding
 from tunesmith.data.formats import Kind, Row, decode_any
 from tunesmith.data.read import read_lines
+from tunesmith.data.rows import OTHER_METHODS
 from tunesmith.data.rules import RULES
 from tunesmith.data.sample import sample_texts
 from tunesmith.data.scan import detect_kind
@@ -21,10 +22,6 @@ from tunesmith.data.tokens import RowTokenizer
 
 MIN_EXAMPLES = 10
 _MAX_SHOWN = 5
-_OTHER_METHODS: dict[Kind | None, str] = {
-    "preference": "preference pairs",
-    "reinforcement": "prompts for reinforcement",
-}
 
 
 class DatasetFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,9 +103,9 @@ def read_training_rows(path: Path) -> Iterator[tuple[int, Row]]:
 def supervised_kind(path: Path) -> Kind:
     """What the rows are. Raises DataError where supervised training has no use for them."""
     kind = detect_kind(path)
-    if kind in _OTHER_METHODS:
+    if kind in OTHER_METHODS:
         raise DataError(
-            f"The file holds {_OTHER_METHODS[kind]}; supervised training takes conversations.",
+            f"The file holds {OTHER_METHODS[kind]}; supervised training takes conversations.",
             line=1,
             mend='Each line must look like {"messages": [...]}, the answer last.',
         )

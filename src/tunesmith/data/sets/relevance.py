@@ -41,16 +41,12 @@ class Relevance:
         self._pairs: EvenSample[tuple[int, str, str]] = EvenSample(_LIMIT)
 
     def add(self, row: RowView) -> None:
-        if self._embed is None or row.is_call:
-            return
-        if len(row.prompt) >= _LEAST_PROMPT_CHARS and len(row.answer) >= _LEAST_ANSWER_CHARS:
+        if not row.is_call and len(row.prompt) >= _LEAST_PROMPT_CHARS and len(row.answer) >= _LEAST_ANSWER_CHARS:
             self._pairs.add((row.line, row.prompt[-_MOST_CHARS:], row.answer[:_MOST_CHARS]))
 
     def findings(self) -> Iterator[Finding]:
         pairs = self._pairs.items
-        if self._embed is None:
-            return
-        if len({answer for _, _, answer in pairs}) < MANY_ROWS:
+        if self._embed is None or not self._are_many():
             return
         own, prompt_rank, answer_rank = self._similarities(pairs)
         if np.median(np.maximum(prompt_rank, answer_rank)) > _RELATED:
@@ -62,11 +58,14 @@ class Relevance:
 
     def skipped(self) -> Iterator[Skipped]:
         """Not that there was nothing to compare, which nobody can mend."""
-        if self._embed is None:
+        if self._embed is None and self._are_many():
             yield Skipped(rule=_RULE, reason=NO_EMBEDDER)
-        elif not self._pairs.is_whole:
+        elif self._embed is not None and not self._pairs.is_whole:
             seen = f"{len(self._pairs.items):,} of {self._pairs.num_seen:,} rows"
             yield Skipped(rule=_RULE, reason=f"Looked at an even sample of {seen} with words on both sides.")
+
+    def _are_many(self) -> bool:
+        return len({answer for _, _, answer in self._pairs.items}) >= MANY_ROWS
 
     def _similarities(
         self, pairs: list[tuple[int, str, str]]

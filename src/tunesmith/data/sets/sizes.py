@@ -1,4 +1,4 @@
-"""How many rows there are, and how long they are and what they begin with."""
+"""How many rows there are, of what kind, how long they are and what they begin with."""
 
 from array import array
 from collections import Counter
@@ -9,6 +9,7 @@ import numpy as np
 from tunesmith.data.content.turns import RowView
 from tunesmith.data.findings import Finding
 from tunesmith.data.report import Skipped
+from tunesmith.data.rows import OTHER_METHODS, Kind
 from tunesmith.data.sets.rule import share
 
 MIN_EXAMPLES = 10
@@ -29,6 +30,13 @@ def size_findings(num_rows: int, *, is_validation: bool = False) -> Iterator[Fin
         )
     elif num_rows < ADVISED_EXAMPLES and not is_validation:
         yield Finding(rule="few_examples", what=f"The file has {num_rows} rows.")
+
+
+def kind_findings(kind: Kind | None) -> Iterator[Finding]:
+    """Rows that are good and that no job here takes."""
+    if kind in OTHER_METHODS:
+        what = f"The file holds {OTHER_METHODS[kind]}; supervised training takes conversations."
+        yield Finding(rule="kind_not_trainable", what=what)
 
 
 class Lengths:
