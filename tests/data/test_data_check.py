@@ -44,7 +44,7 @@ BAD = [
     (b'{"messages": {}}', '"messages" is an object, not a list', "$.messages"),
     (b'{"messages": []}', "messages is empty", "$.messages"),
     (b'{"messages": [1]}', "The message is a number", "$.messages[0]"),
-    (b'{"messages": [{"role": "bot", "content": "x"}]}', "The role is \"bot\"", "$.messages[0].role"),
+    (b'{"messages": [{"role": "bot", "content": "x"}]}', 'The role is "bot"', "$.messages[0].role"),
     (b'{"messages": [{"role": "user", "content": 5}]}', "Expected a string", "$.messages[0].content"),
     (b'{"messages": [{"role": "user", "content": "x", "age": 5}]}', 'extra "age"', "$.messages[0].age"),
     (b'{"messages": [{"role": "user", "content": "x"}], "nums": 1}', 'Contains an extra "nums"', "$.nums"),
