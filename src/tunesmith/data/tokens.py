@@ -64,6 +64,7 @@ class RowTokenizer:
         self._template = template
         self.completions = completions
         self._special = self._encoder.special_pattern()
+        self._special_letters = self._encoder.special_letters()
         self.special_ids = self._encoder.special_ids
         self.bos_id = _id_of(tokenizer, template, "bos_token")
         self._eos_id = _id_of(tokenizer, template, "eos_token")
@@ -118,6 +119,8 @@ class RowTokenizer:
 
     def find_special(self, text: str) -> str | None:
         """The first special token that stands in the text as text."""
+        if not any(first in text for first in self._special_letters):
+            return None
         found = self._special.search(text)
         return None if found is None else found[0]
 

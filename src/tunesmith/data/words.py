@@ -73,6 +73,8 @@ class TextEncoder:
         config = msgspec.json.decode(tokenizer.to_str())
         self._added_ids: dict[str, int] = {token["content"]: token["id"] for token in config["added_tokens"]}
         self._split = _splitter(config["added_tokens"])
+        self._first_letters = sorted({content[0] for content in self._added_ids})
+        """Most texts hold none of them, and need no search."""
         self._words: Callable[[str], Packed | None] | None = _word_encoder(tokenizer, config)
         self._forget()
         if not self.prove(_split_probes(self._added_ids)):
@@ -101,8 +103,12 @@ class TextEncoder:
             return None if text in self._added_ids else known
         if not text:
             return b""
+        return None if self.has_added(text) else self._encode_piece(text)
+
+    def has_added(self, text: str) -> bool:
+        """Whether an added token stands in the text. Only where ``can_split``."""
         assert self._split is not None
-        return None if self._split.search(text) else self._encode_piece(text)
+        return any(first in text for first in self._first_letters) and self._split.search(text) is not None
 
     @property
     def can_split(self) -> bool:
@@ -121,6 +127,10 @@ class TextEncoder:
     def special_pattern(self) -> "re.Pattern[str]":
         """Finds the text of special tokens."""
         return _any_of([content for content in self._added_ids if self.is_special(content)])
+
+    def special_letters(self) -> list[str]:
+        """What the special tokens begin with: a text without any of these holds none."""
+        return sorted({content[0] for content in self._added_ids if self.is_special(content)})
 
     def is_special(self, piece: str) -> bool:
         return self._added_ids.get(piece) in self.special_ids
