@@ -382,7 +382,10 @@ def test_without_any_model_a_report_says_what_was_not_done(tmp_path: Path, monke
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     with opened(Settings(home=tmp_path)) as api:
-        file_id = post(api, ROWS)
+        told = [
+            chat(f"Where does river {n} end, {n * 7919}?", f"In sea {n}, past {n} " + "towns " * 9) for n in range(40)
+        ]
+        file_id = post(api, told)
         report = when_done(lambda: api.get(f"/api/files/{file_id}/report")).json()
         preview = api.get(f"/api/files/{file_id}/preview")
     assert (preview.status_code, preview.json()["error"]["code"]) == (503, "model_not_installed")

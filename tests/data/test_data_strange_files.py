@@ -1,12 +1,15 @@
 """Files as strangers bring them: each is named for what it is, and no advice leads nowhere."""
 
+import itertools
 import json
 import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tunesmith.data.content.rows import RowRules
 from tunesmith.data.content.turns import view
@@ -233,3 +236,26 @@ def test_skipped_is_only_what_someone_can_do_something_about(examine: Examine) -
         ]
     )
     assert [skipped.rule for skipped in many.skipped] == ["unrelated_answer"]
+
+
+def test_progress_is_told_while_texts_are_embedded(examine: Examine) -> None:
+    told: list[int] = []
+    begun: list[int] = []
+
+    def embed(texts: list[str]) -> NDArray[np.float32]:
+        begun.append(told[-1])
+        return np.eye(len(texts), 384, dtype=np.float32)
+
+    rows = [chat(f"Where does river {n * 7919} end, {n}?", f"In sea {n}, past " + "a town, " * 5) for n in range(300)]
+    examine(rows, embed=embed, progress=lambda done, _: told.append(done))
+    assert told[-1] == 1000
+    assert told == sorted(set(told)), "it never falls"
+    assert len(begun) > 15
+    assert begun[0] < 100, "reading is a small part"
+    assert max(b - a for a, b in itertools.pairwise(begun)) < 100, "it never stands still"
+
+
+def test_progress_counts_reading_where_nothing_follows(examine: Examine) -> None:
+    told: list[int] = []
+    examine(GOOD, depth="structure", progress=lambda done, whole: told.append(1000 * done // whole))
+    assert told[-1] == 1000

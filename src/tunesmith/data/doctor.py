@@ -18,6 +18,7 @@ from tunesmith.core.settings import Settings, load_settings
 from tunesmith.data.content.rows import RowRules
 from tunesmith.data.content.turns import RowView, view
 from tunesmith.data.findings import Finding, FindingLog, Sink, Verdict
+from tunesmith.data.phases import COMPARED_BYTES_PER_S, EMBEDDED_TEXTS_PER_S, READ_BYTES_PER_S, Phases
 from tunesmith.data.read import Progress
 from tunesmith.data.report import DatasetReport, Skipped, TokenStats
 from tunesmith.data.rows import Kind, kind_of, num_messages
@@ -29,7 +30,7 @@ from tunesmith.data.sets.forms import Forms
 from tunesmith.data.sets.labels import Labels
 from tunesmith.data.sets.languages import Languages
 from tunesmith.data.sets.missing_systems import MissingSystems
-from tunesmith.data.sets.near_rows import NearRows, leak_findings
+from tunesmith.data.sets.near_rows import MAX_KEPT_CHARS, NearRows, leak_findings
 from tunesmith.data.sets.relevance import Embed, Relevance
 from tunesmith.data.sets.repeats import Repeats
 from tunesmith.data.sets.rule import SetRule
@@ -41,6 +42,8 @@ from tunesmith.data.token_table import TokenTable
 from tunesmith.data.tokens import Completions, RowTokenizer
 
 Depth = Literal["structure", "tokens", "full"]
+_ROW_BYTES = 600
+"""Of a row in words, as long as nothing is known of them."""
 
 
 def check(
@@ -65,16 +68,21 @@ def check(
     is taken where it is installed. A ``tokenizer`` may be given instead, with ``limit_tokens``, the longest row that is
     allowed. ``kind`` is decided by the first rows unless given. ``validation`` is a file that must not share prompts
     with this one. ``embed`` gives vectors of texts; without it answers are not compared with their prompts. Every
-    finding goes to ``sink``; ``progress`` is told the bytes read. A ``cache`` keeps the token counts for the estimate
-    or the job that comes next.
+    finding goes to ``sink``; ``progress`` is told how much of the work is done, in parts of the whole. A ``cache``
+    keeps the token counts for the estimate or the job that comes next.
 
     Raises NotFound for a model that is not installed, OSError for a file that cannot be read. Bad rows are findings.
     """
     path = Path(path)
     before = path.stat()
     target = None if depth == "structure" else _target(model, tokenizer, limit_tokens, completions, settings)
-    visit = _Visit(FindingLog(sink), _Content(embed) if depth == "full" else None)
-    batches = scan(path, kind=kind, progress=progress)
+    phases = Phases(progress)
+    phases.expect("reading", before.st_size / READ_BYTES_PER_S)
+    content = _Content(embed, phases) if depth == "full" else None
+    if content is not None:
+        content.expect(path, validation)
+    visit = _Visit(FindingLog(sink), content)
+    batches = scan(path, kind=kind, progress=phases.follow("reading"))
     table = None
     if target is None:
         visit.read(batches)
@@ -82,6 +90,7 @@ def check(
         table = visit.read_and_count(batches, path, target)
     visit.conclude(None if validation is None else Path(validation))
     report = visit.report(path, target, table)
+    phases.end()
     if target is not None and table is not None and cache is not None and is_same_file(before, path.stat()):
         cache.keep(table, report.sha256, target.tokenizer.identity, target.limit)
     return report
@@ -133,11 +142,13 @@ def _target(
 class _Content:
     """The rules of rows and of the whole set."""
 
-    def __init__(self, embed: Embed | None):
+    def __init__(self, embed: Embed | None, phases: Phases):
+        self._phases = phases
         self.rows = RowRules()
         self.labels = Labels()
         self.languages = Languages()
-        self.near = NearRows()
+        self.near = NearRows(phases.follow("comparing"))
+        self.relevance = Relevance(embed, phases.follow("embedding"))
         self.rules: Sequence[SetRule] = (
             Lengths(),
             SystemPrompts(),
@@ -149,8 +160,32 @@ class _Content:
             self.languages,
             Refusals(),
             Preferences(),
-            Relevance(embed),
+            self.relevance,
         )
+
+    def expect(self, path: Path, validation: Path | str | None) -> None:
+        """What the whole set will take, by the size of the files."""
+        size = path.stat().st_size
+        self._phases.expect("comparing", min(size, MAX_KEPT_CHARS) / COMPARED_BYTES_PER_S)
+        self._phases.expect("embedding", self.relevance.num_texts(size // _ROW_BYTES) / EMBEDDED_TEXTS_PER_S)
+        if validation is not None:
+            size += Path(validation).stat().st_size
+            self._phases.expect("validation", size / COMPARED_BYTES_PER_S)
+
+    def findings(self) -> Iterator[Finding]:
+        """Of the whole set, after the last row. How many texts there are to embed is known by now."""
+        self._phases.expect("embedding", self.relevance.num_texts() / EMBEDDED_TEXTS_PER_S)
+        for rule in self.rules:
+            yield from rule.findings()
+
+    def leaks(self, validation: Path, kind: Kind | None) -> Iterator[Finding]:
+        """Prompts of this set that stand in the validation file."""
+        prompts, follow = NearRows(), self._phases.follow("validation")
+        for batch in scan(validation, kind=kind, progress=lambda done, total: follow(done, 2 * total)):
+            for line, row in zip(batch.numbers, batch.rows, strict=True):
+                if row is not None:
+                    prompts.add(view(row, line))
+        yield from leak_findings(self.near, prompts)
 
     def see(self, row: RowView) -> Iterator[Finding]:
         for rule in self.rules:
@@ -217,10 +252,9 @@ class _Visit:
         self._note(kind_findings(self._kind))
         if self._content is None:
             return
-        for rule in self._content.rules:
-            self._note(rule.findings())
+        self._note(self._content.findings())
         if validation is not None:
-            self._note(leak_findings(self._content.near, _prompts_of(validation, self._kind)))
+            self._note(self._content.leaks(validation, self._kind))
 
     def report(self, path: Path, target: _Target | None, table: TokenTable | None) -> DatasetReport:
         content = self._content
@@ -259,12 +293,3 @@ class _Visit:
             yield Skipped(rule="over_context", reason="No model was named or installed: tokens were not counted.")
         for rule in self._content.rules if self._content is not None else ():
             yield from rule.skipped()
-
-
-def _prompts_of(path: Path, kind: Kind | None) -> NearRows:
-    prompts = NearRows()
-    for batch in scan(path, kind=kind):
-        for line, row in zip(batch.numbers, batch.rows, strict=True):
-            if row is not None:
-                prompts.add(view(row, line))
-    return prompts

@@ -20,7 +20,7 @@ BLANK = b" \t\r\n"
 _BUFFER_BYTES = 2**20
 
 Progress = Callable[[int, int], None]
-"""Told (bytes done, bytes in all) about once a megabyte, and at the end."""
+"""Told (parts done, parts in all), bytes for instance, about once a megabyte or a second, and at the end."""
 Line = tuple[int, bytes | None]
 """(number from 1, bytes with their line end). None in the place of a line that is too long or too rich to decode."""
 

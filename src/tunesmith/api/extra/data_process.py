@@ -28,9 +28,6 @@ from tunesmith.serving.engines.child import die_with
 from tunesmith.serving.engines.embedding import Embedder
 
 REPORT_FILE = "report.json"
-READING_SHARE = 0.9
-"""Of the progress that is shown; what needs the whole file comes after reading."""
-
 PROGRESS_EVERY_S = 0.2
 
 
@@ -131,10 +128,10 @@ class Speaker:
         self._file.flush()
 
     def progress(self, done: int, total: int) -> None:
-        """``data.read.Progress``: bytes done, bytes in all."""
+        """``data.read.Progress``: parts done, parts in all."""
         if time.monotonic() - self._said_at >= PROGRESS_EVERY_S:
             self._said_at = time.monotonic()
-            self.send(Message(fraction=READING_SHARE * done / max(total, 1)))
+            self.send(Message(fraction=done / max(total, 1)))
 
 
 def run(task: Task, say: Speaker) -> bytes:

@@ -14,6 +14,7 @@ import numpy as np
 import rensa
 from numpy.typing import NDArray
 
+from tunesmith.data.read import Progress
 from tunesmith.data.sets.repeats import groups_of_equal
 
 THRESHOLD = 0.8
@@ -53,7 +54,9 @@ def near_duplicate_groups(texts: Sequence[str], threshold: float = THRESHOLD) ->
     return sorted(group for group in groups.values() if len(group) > 1)
 
 
-def near_duplicate_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, int]]:
+def near_duplicate_pairs(
+    texts: Sequence[str], threshold: float = THRESHOLD, *, progress: Progress | None = None
+) -> list[tuple[int, int]]:
     """(later index, earlier index) of pairs whose similarity is at least ``threshold``; no pair that others imply.
 
     Each text that has such a neighbour stands in at least one pair, as far as the bands find it.
@@ -63,7 +66,7 @@ def near_duplicate_pairs(texts: Sequence[str], threshold: float = THRESHOLD) -> 
     folded = whole if stripped is texts else [_fold(text) for text in stripped]
     parent = list(range(len(texts)))
     pairs = list(_equal_pairs(whole, parent))
-    pairs += _similar_pairs(folded, parent, threshold)
+    pairs += _similar_pairs(folded, parent, threshold, progress or (lambda _done, _all: None))
     return sorted(pairs)
 
 
@@ -114,15 +117,23 @@ def _equal_pairs(texts: list[bytes], parent: list[int]) -> Iterator[tuple[int, i
             yield index, earlier
 
 
-def _similar_pairs(texts: list[bytes], parent: list[int], threshold: float) -> Iterator[tuple[int, int]]:
+def _similar_pairs(
+    texts: list[bytes], parent: list[int], threshold: float, progress: Progress
+) -> Iterator[tuple[int, int]]:
     long = [index for index, text in enumerate(texts) if parent[index] == index and len(text) >= _LEAST_BYTES]
     if len(long) < 2:
         return
-    signatures = np.concatenate([_signatures([texts[index] for index in block]) for block in _blocks(texts, long)])
+    blocks = list(_blocks(texts, long))
+    num_steps, signed = len(blocks) + _BANDS, []
+    for step, block in enumerate(blocks, start=1):
+        signed.append(_signatures([texts[index] for index in block]))
+        progress(step, num_steps)
+    signatures = np.concatenate(signed)
     comparison = _Comparison([texts[index] for index in long], signatures, threshold)
-    for band in np.split(signatures, _BANDS, axis=1):
+    for step, band in enumerate(np.split(signatures, _BANDS, axis=1), start=len(blocks) + 1):
         for bucket in groups_of_equal(_keys(band)):
             yield from _linked([int(place) for place in bucket], long, comparison, parent)
+        progress(step, num_steps)
 
 
 class _Comparison:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from tunesmith.data.content.turns import RowView
 from tunesmith.data.findings import Finding
+from tunesmith.data.read import Progress
 from tunesmith.data.report import Skipped
 from tunesmith.data.sets.near_duplicates import (
     THRESHOLD,
@@ -26,7 +27,9 @@ _MAX_COMPARED = 50
 class NearRows:
     """A row is almost another one when its prompt is, under the same system prompt, and its answer is."""
 
-    def __init__(self) -> None:
+    def __init__(self, progress: Progress | None = None) -> None:
+        """``progress`` is told how far the comparison is."""
+        self._progress = progress
         self.lines = array("q")
         self.keys = array("q")
         """Of the prompts of all rows, exact."""
@@ -52,7 +55,7 @@ class NearRows:
         return len(self.prompts) >= MAX_ROWS or self._num_chars >= MAX_KEPT_CHARS
 
     def findings(self) -> Iterator[Finding]:
-        for index, earlier in near_duplicate_pairs(self.prompts):
+        for index, earlier in near_duplicate_pairs(self.prompts, progress=self._progress):
             if self._is_other_row(index, earlier) and _says_the_same(self.answers[index], self.answers[earlier]):
                 line = self.lines[earlier]
                 what = f"Line {line} says almost the same, prompt and answer."

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from tunesmith.data.content.turns import RowView
 from tunesmith.data.findings import Finding
+from tunesmith.data.read import Progress
 from tunesmith.data.report import Skipped
 from tunesmith.data.sets.rule import MANY_ROWS
 from tunesmith.data.sets.sample import EvenSample
@@ -24,6 +25,8 @@ NO_EMBEDDER = "No embedding model is at hand; fetch it with: tunesmith models pu
 _RULE = "unrelated_answer"
 _LIMIT = 500
 """A sample of 500 takes about ten seconds on a small machine."""
+_SLICE = 32
+"""Texts embedded at once: about a second."""
 _LEAST_PROMPT_CHARS = 20
 _LEAST_ANSWER_CHARS = 40
 _MOST_CHARS = 500
@@ -36,13 +39,23 @@ _UNRELATED = 0.3
 class Relevance:
     """Embeds an even sample of the rows that have enough words on both sides."""
 
-    def __init__(self, embed: Embed | None):
+    def __init__(self, embed: Embed | None, progress: Progress | None = None):
+        """``progress`` is told the texts embedded."""
         self._embed = embed
+        self._progress = progress
         self._pairs: EvenSample[tuple[int, str, str]] = EvenSample(_LIMIT)
 
     def add(self, row: RowView) -> None:
         if not row.is_call and len(row.prompt) >= _LEAST_PROMPT_CHARS and len(row.answer) >= _LEAST_ANSWER_CHARS:
             self._pairs.add((row.line, row.prompt[-_MOST_CHARS:], row.answer[:_MOST_CHARS]))
+
+    def num_texts(self, num_rows: int | None = None) -> int:
+        """Texts to embed: of so many rows at most, or of those that were added."""
+        if self._embed is None:
+            return 0
+        if num_rows is None:
+            return 2 * len(self._pairs.items) * self._are_many()
+        return 2 * min(_LIMIT, num_rows)
 
     def findings(self) -> Iterator[Finding]:
         pairs = self._pairs.items
@@ -72,11 +85,24 @@ class Relevance:
     ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float64]]:
         """(N,) own similarity; share of other answers nearer to the prompt; share of other prompts nearer to the
         answer."""
-        assert self._embed is not None
-        vectors = self._embed([prompt for _, prompt, _ in pairs] + [answer for _, _, answer in pairs])
+        vectors = self._vectors([prompt for _, prompt, _ in pairs] + [answer for _, _, answer in pairs])
         similar = vectors[: len(pairs)] @ vectors[len(pairs) :].T
         own = np.diagonal(similar)
         others = len(pairs) - 1
         prompt_rank = (similar > own[:, None]).sum(axis=1) / others
         answer_rank = (similar > own[None, :]).sum(axis=0) / others
         return own, prompt_rank, answer_rank
+
+    def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
+        """In slices of texts of like length, so that one can see how far it is."""
+        assert self._embed is not None
+        order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
+        parts = []
+        for start in range(0, len(order), _SLICE):
+            rows = order[start : start + _SLICE]
+            parts.append(self._embed([texts[row] for row in rows]))
+            if self._progress is not None:
+                self._progress(start + len(rows), len(order))
+        vectors = np.concatenate(parts)
+        vectors[order] = vectors.copy()
+        return vectors
