@@ -257,16 +257,20 @@ def test_processes_beside_give_the_same_table_and_findings(
     assert {finding.rule for finding in here} == {"over_context"}
 
 
+def token_workers() -> list[psutil.Process]:
+    return [child for child in psutil.Process().children() if "tunesmith.data.token_worker" in child.cmdline()]
+
+
 def test_a_process_that_dies_is_an_error_and_no_half_table(file: Path, tokenizer: RowTokenizer) -> None:
     with count_tokens(file, tokenizer, 512, num_processes=1) as counter:
-        (child,) = psutil.Process().children()
+        (child,) = token_workers()
         child.kill()
         child.wait(10)
         tally = TokenTally(counter)
         tally.add(next(scan_module.scan(file)))
         with pytest.raises(Unavailable, match="ended with status"):
             list(tally.rest())
-    assert not psutil.Process().children()
+    assert not token_workers()
 
 
 @pytest.mark.parametrize("kind", ["preference", "reinforcement"])

@@ -325,7 +325,7 @@ def test_the_doctor_drops_what_it_would_warn_of(tmp_path: Path) -> None:
     assert rules[12] == "repeats_itself"
     assert 13 not in rules
     assert "a seed row" in next(drop.what for drop in drops if drop.slot == 10)
-    assert "unrelated_answer" in {skip.rule for skip in skipped}
+    assert "over_context" in {skip.rule for skip in skipped}  # no model is installed in this home
 
 
 def test_rules_that_drop_exist() -> None:
