@@ -29,8 +29,6 @@ WORKER = "tunesmith.data.token_worker"
 MIN_BYTES = 24 * 2**20
 """A smaller file is done before a process has started."""
 MAX_PROCESSES = 8
-_MIN_PROCESSORS = 4
-"""With two, 60,000 rows took 2.8 and 2.5 s in two processes, 3.4 and 2.1 s here (docs/lab/LOG.md)."""
 _STOP_GRACE_S = 5.0
 
 
@@ -189,6 +187,6 @@ def _pipe(file: IO[bytes] | None) -> IO[bytes]:
 
 
 def _num_processors() -> int:
-    """All that are ours but one, which reads; where there are so few that reading and starting eats the gain, none."""
+    """Those that are ours; one alone would only wait for the other."""
     ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return ours - 1 if ours >= _MIN_PROCESSORS else 0
+    return ours if ours > 1 else 0
