@@ -19,7 +19,7 @@ a path instead of a file's id, and `data generate` with a teacher elsewhere.
 | exit status | meaning |
 |---|---|
 | 0 | done; for `jobs watch`: the job has succeeded, is paused, or you stopped watching |
-| 1 | failed: one line on standard error says why and what to do; for `jobs watch`: the job failed or was cancelled; for `files check`: a row has an error |
+| 1 | failed: one line on standard error says why and what to do; for `jobs watch`: the job failed or was cancelled; for `files check`: something would stop a job |
 | 2 | the command line itself is wrong |
 | 130 | interrupted by Ctrl-C |
 """

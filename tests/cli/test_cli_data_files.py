@@ -1,6 +1,8 @@
 """Checking, previewing, mending and splitting from the command line, with and without a server and a model."""
 
+import errno
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,9 @@ from command_line import CommandLine
 
 from tunesmith.catalog.fetch import install_base_model
 from tunesmith.catalog.models import embedded_model
+from tunesmith.cli.main import _system_error
 from tunesmith.core.settings import Settings
+from tunesmith.data.writing import writing
 
 CACHE = Path(__file__).parents[2] / ".cache" / "tunesmith"
 COLOURS = ("red", "green", "blue")
@@ -89,8 +93,8 @@ def test_completions_are_read_as_a_job_would(with_model: CommandLine, tmp_path: 
     assert json.loads(with_model.run("files", "check", path, "--json").stdout)["num_bad_rows"] == 12
     assert json.loads(with_model.output("files", "check", path, "--completions", "chat", "--json"))["num_errors"] == 0
     assert 'trained\t"red<|im_end|>"' in with_model.output("files", "preview", path, "--completions", "chat")
-    done = json.loads(with_model.output("files", "mend", path, "--fix", "drop_rows", "--completions", "chat", "--json"))
-    assert done["summary"]["num_dropped"] == 0
+    kept = with_model.run("files", "mend", path, "--fix", "drop_rows", "--completions", "chat")
+    assert "change nothing" in kept.stderr
     for command in (["check"], ["preview"], ["mend", "--fix", "drop_rows", "-o", str(tmp_path / "x.jsonl")]):
         refused = with_model.run("files", command[0], path, *command[1:], "--completions", "plain")
         assert refused.returncode == 1
@@ -137,9 +141,10 @@ def test_mend_writes_a_new_path_and_says_what_it_did(offline: CommandLine, bad: 
     again = offline.run("files", "mend", str(bad), "--fix", "strip")
     assert (again.returncode, again.stdout) == (1, "")
     assert "bad.mended.jsonl is there already" in again.stderr
-    same = offline.output("files", "mend", str(out), "--fix", "strip", "-o", str(out.with_name("same.jsonl")))
-    assert "the same as before" in same
-    assert out.with_name("same.jsonl").read_bytes() == out.read_bytes()
+    same = offline.run("files", "mend", str(out), "--fix", "strip", "-o", str(out.with_name("same.jsonl")))
+    assert (same.returncode, same.stdout) == (1, "")
+    assert "change nothing" in same.stderr
+    assert not out.with_name("same.jsonl").exists()
 
 
 def test_mend_drops_lines_and_what_rules_find(offline: CommandLine, bad: Path) -> None:
@@ -235,3 +240,120 @@ def test_with_ids_a_validation_file_is_an_id_too(online: CommandLine, good: Path
     )
     assert "validation_overlap" in {group["rule"] for group in report["groups"]}
     assert "trained\t" in online.output("files", "preview", ids[0], "--completions", "chat")
+
+
+@pytest.mark.parametrize("content", [b"", bytes(range(256)) * 20])
+def test_nothing_is_made_of_nothing(offline: CommandLine, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "odd.jsonl").write_bytes(content)
+    done = offline.run("files", "mend", str(tmp_path / "odd.jsonl"), "--fix", "strip")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1)
+    assert [path.name for path in tmp_path.glob("odd*")] == ["odd.jsonl"]
+
+
+@pytest.mark.parametrize("other", ["./half.jsonl", "sub/../half.jsonl", "link/half.jsonl"])
+def test_both_sides_of_a_split_need_a_path(offline: CommandLine, good: Path, other: str) -> None:
+    folder = good.parent
+    (folder / "sub").mkdir()
+    (folder / "link").symlink_to(folder)
+    done = offline.run("files", "split", str(good), "--train", f"{folder}/half.jsonl", "--valid", f"{folder}/{other}")
+    assert done.returncode == 1
+    assert "--valid: Both sides have the same path." in done.stderr
+    assert not (folder / "half.jsonl").exists()
+
+
+def test_a_split_names_the_option_of_a_path_that_is_taken(offline: CommandLine, good: Path) -> None:
+    for option in ("--train", "--valid"):
+        done = offline.run("files", "split", str(good), option, str(good))
+        assert f"Name another path with {option}." in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [["files", "check"], ["files", "estimate"], ["jobs", "create"], ["files", "upload"]]
+)
+def test_what_is_no_file_is_named(offline: CommandLine, tmp_path: Path, command: list[str]) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("nowhere")
+    for name, words in (
+        (".", "is a folder"),
+        ("pipe", "is a pipe"),
+        ("link", "is a link to nowhere"),
+        ("none", "There is no file"),
+    ):
+        done = offline.run(*command, str(tmp_path / name))
+        assert (done.returncode, done.stdout) == (1, "")
+        assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "option", "value", "words"),
+    [
+        ("split", "--share", "2", "Give a number between 0 and 1"),
+        ("split", "--seed", "-1", "Give a whole number from 0"),
+        ("estimate", "--epochs", "0", "Give a whole number from 1 to 50"),
+        ("estimate", "--lora-r", "0", "lora_r is 0. Expected a whole number >= 1."),
+        ("estimate", "--validation-split", "2", "validation_split is 2.0. Expected a number < 1.0."),
+    ],
+)
+def test_a_number_out_of_range_names_its_option(
+    offline: CommandLine, good: Path, command: str, option: str, value: str, words: str
+) -> None:
+    done = offline.run("files", command, str(good), option, value)
+    assert done.returncode == 1
+    assert f"tunesmith: {option}: " in done.stderr
+    assert words in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["files", "check"], ["files", "preview"], ["files", "estimate"], ["files", "mend", "--fix", "drop_rows"]],
+)
+def test_an_unknown_model_has_one_hint(offline: CommandLine, good: Path, command: list[str]) -> None:
+    for arguments in ([*command[:2], str(good), *command[2:], "--model", "nobody"], ["models", "pull", "nobody"]):
+        assert (
+            "tunesmith models list; fetch a base model with: tunesmith models pull." in offline.run(*arguments).stderr
+        )
+
+
+def test_counts_of_one_are_singular(offline: CommandLine, tmp_path: Path) -> None:
+    said = offline.run("files", "check", str(write(tmp_path / "one.jsonl", [b"[1]"]))).stdout
+    assert "one.jsonl: 1 row, none of a kind that is known, 4 B" in said
+    assert "2 errors, 0 warnings, 0 hints (1 row with errors)" in said
+    assert "(data_type), 1 time\n" in said
+
+
+def test_pairs_are_shown_as_preferred_and_rejected(with_model: CommandLine, tmp_path: Path) -> None:
+    outputs = [[{"role": "assistant", "content": text}] for text in ("Yes, sir.", "Never!")]
+    asked = {"messages": [{"role": "user", "content": "Is it calm?"}]}
+    pair = {"input": asked, "preferred_output": outputs[0], "non_preferred_output": outputs[1]}
+    path = str(write(tmp_path / "pairs.jsonl", [pair] * 12))
+    said = with_model.output("files", "preview", path).splitlines()
+    assert [line.partition(":")[0] for line in said if line.startswith(("preferred", "rejected:"))] == [
+        "preferred",
+        "rejected",
+    ]
+    assert 'trained\t"Yes, sir.<|im_end|>"' in said
+    assert 'rejected\t"Never!<|im_end|>"' in said
+    checked = with_model.run("files", "check", path)
+    assert checked.returncode == 1
+    assert "kind_not_trainable" in checked.stdout
+
+
+def test_an_estimate_takes_completions(with_model: CommandLine, tmp_path: Path) -> None:
+    path = str(write(tmp_path / "old.jsonl", [{"prompt": f"Case {n * 7919}:", "completion": "red"} for n in range(12)]))
+    assert "--completions chat" in with_model.run("files", "estimate", path).stderr
+    assert "examples" in with_model.output("files", "estimate", path, "--completions", "chat")
+
+
+def test_a_full_disk_is_told_with_the_path() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/data/claims.mended.jsonl")
+    assert _system_error(error) == (
+        "No space left on device: /data/claims.mended.jsonl. Make room there, or name a path on another disk."
+    )
+
+
+def test_errors_while_writing_name_the_new_file(tmp_path: Path) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    for raised, named in ((None, out), (tmp_path / ".mend-x" / "part", out), (source, source)):
+        with pytest.raises(OSError, match="No space") as caught, writing(source, out):
+            raise OSError(errno.ENOSPC, "No space left on device", None if raised is None else str(raised))
+        assert caught.value.filename == str(named)

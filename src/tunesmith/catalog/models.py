@@ -8,6 +8,8 @@ import msgspec
 from tunesmith.core.settings import Settings
 
 MANIFEST_FILE = "tunesmith.json"
+FIND_MODELS = "See the models with: tunesmith models list; fetch a base model with: tunesmith models pull."
+"""What to do about the name of a model that is not here."""
 
 
 class WheelSource(msgspec.Struct, frozen=True, kw_only=True):

@@ -34,7 +34,7 @@ def check(
     """Check a data file: every row, every fault, the tokens.
 
     A path is checked on this machine, without a server; a file's id by the server that has it. The exit status is 1
-    when a row has an error.
+    when something would stop a job.
 
     Parameters
     ----------
@@ -104,11 +104,12 @@ def _check_there(settings: Settings, file_id: str, query: Mapping[str, str | Non
 
 
 def _show_report(report: "DatasetReport") -> None:
-    kind = report.kind or "no"
-    show.line(f"{report.filename}: {report.num_rows:,} {kind} rows, {show.size(report.num_bytes)}")
-    counts = f"{report.num_errors:,} errors, {report.num_warnings:,} warnings, {report.num_hints:,} hints"
-    bad = f" ({report.num_bad_rows:,} rows with errors)" if report.num_bad_rows else ""
-    show.line(counts + bad)
+    rows = show.count(report.num_rows, f"{report.kind} row" if report.kind else "row")
+    unknown = "" if report.kind or not report.num_rows else ", none of a kind that is known"
+    show.line(f"{report.filename}: {rows}{unknown}, {show.size(report.num_bytes)}")
+    counts = ((report.num_errors, "error"), (report.num_warnings, "warning"), (report.num_hints, "hint"))
+    bad = f" ({show.count(report.num_bad_rows, 'row')} with errors)" if report.num_bad_rows else ""
+    show.line(", ".join(show.count(number, word) for number, word in counts) + bad)
     for group in report.groups:
         _show_group(group)
     if report.tokens is not None:
@@ -125,7 +126,7 @@ def _show_report(report: "DatasetReport") -> None:
 
 
 def _show_group(group: "FindingGroup") -> None:
-    show.line(f"\n{group.severity}: {group.title} ({group.rule}), {group.count:,} times")
+    show.line(f"\n{group.severity}: {group.title} ({group.rule}), {show.count(group.count, 'time')}")
     for finding in group.samples:
         where = f"line {finding.line}" if finding.line is not None else "file"
         place = f" at {finding.json_path}" if finding.json_path else ""
@@ -142,6 +143,9 @@ def _show_tokens(tokens: "TokenStats") -> None:
     )
     show.line(
         f"  a row: least {tokens.row_min:,}, median {tokens.row_median:,.0f}, p95 {tokens.row_p95:,.0f}, "
-        f"most {tokens.row_max:,} of {tokens.limit_tokens:,}; {tokens.num_over_limit:,} rows over the limit"
+        f"most {tokens.row_max:,} of {tokens.limit_tokens:,}; {show.count(tokens.num_over_limit, 'row')} over the limit"
     )
-    show.line(f"  shared prefixes save {tokens.shared_prefix_tokens:,} of them an epoch")
+    show.line(
+        f"  shared prefixes save {tokens.shared_prefix_tokens:,} of them an epoch in batches of "
+        f"{tokens.shared_batch_rows} rows in file order; files estimate counts a job's own batches"
+    )

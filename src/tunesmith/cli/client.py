@@ -15,6 +15,7 @@ import httpx
 import msgspec
 
 from tunesmith.api.first_key import FIRST_KEY_FILE
+from tunesmith.catalog.models import FIND_MODELS
 from tunesmith.cli.objects import (
     Answer,
     Checkpoint,
@@ -98,9 +99,7 @@ class Client:
     # files
 
     def upload_file(self, path: Path, purpose: str = "fine-tune") -> Answer[FileObject]:
-        """Send a file in pieces, as multipart form data. Raises InvalidRequest where there is no such file."""
-        if not path.is_file():
-            raise InvalidRequest(f"There is no file {path}.", mend="Check the path.")
+        """Send a file in pieces, as multipart form data."""
         with path.open("rb") as file:
             return self._call(
                 FileObject, "POST", "/files", data={"purpose": purpose}, files={"file": (path.name, file)}
@@ -237,4 +236,6 @@ def _raise_for_status(response: httpx.Response, content: bytes) -> None:
         error = ErrorBody(message=f"The server answered {response.status_code} {response.reason_phrase}.")
     kind = _BY_STATUS.get(response.status_code, TunesmithError)
     mend = "Set TUNESMITH_API_KEY to a key of this server." if kind is Unauthenticated else None
+    if error.code == "model_not_found":
+        mend = FIND_MODELS
     raise kind(error.message, code=error.code, param=error.param, mend=mend)

@@ -7,6 +7,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from tunesmith.cli import show
+from tunesmith.cli.data_paths import local_file
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.ids import new_id
@@ -242,5 +243,4 @@ def delete_generation(generation_id: str) -> None:
 
 def _require_files(paths: list[Path]) -> None:
     for path in paths:
-        if not path.is_file():
-            raise InvalidRequest(f"There is no file {path}.", mend="Check the path.")
+        local_file(str(path))

@@ -21,17 +21,25 @@ def is_id(file: str) -> bool:
 
 
 def local_file(file: str) -> Path:
-    """Raises InvalidRequest where there is no such file."""
-    path = Path(file)
-    if not path.is_file():
+    """Raises InvalidRequest where there is no such file, by what there is."""
+    path = Path(file).expanduser()
+    if not file:
+        raise InvalidRequest("The path is empty.", mend="Give a path, or a file's id.")
+    if path.is_dir():
+        raise InvalidRequest(f"{file} is a folder.", mend="Give one of its files.")
+    if path.is_symlink() and not path.exists():
+        raise InvalidRequest(f"{file} is a link to {path.readlink()}, which is not there.", mend="Check the path.")
+    if not path.exists():
         raise InvalidRequest(f"There is no file {file}.", mend="Check the path, or give a file's id.")
+    if not path.is_file():
+        raise InvalidRequest(f"{file} is a pipe or a device, not a file.", mend="Write what it gives to a file first.")
     return path
 
 
-def new_path(path: Path) -> Path:
+def new_path(path: Path, option: str) -> Path:
     """A path to write to. Raises InvalidRequest where something is: data is not written over."""
-    if path.exists():
-        raise InvalidRequest(f"{path} is there already.", mend="Name another path with --output and its like.")
+    if path.exists() or path.is_symlink():
+        raise InvalidRequest(f"{path} is there already.", mend=f"Name another path with {option}.")
     if not path.parent.is_dir():
         raise InvalidRequest(f"There is no folder {path.parent}.", mend="Make it, or name another path.")
     return path
@@ -81,7 +89,7 @@ def find_completions(settings: Settings, model: str | None, completions: "Comple
 
 
 def _find_installed(settings: Settings, model: str | None) -> "BaseModel | None":
-    from tunesmith.catalog.models import embedded_model, find_base_model, is_installed
+    from tunesmith.catalog.models import FIND_MODELS, embedded_model, find_base_model, is_installed
 
     base = embedded_model() if model is None else find_base_model(settings, model)
     if base is None or not is_installed(settings, base.id):
@@ -90,6 +98,6 @@ def _find_installed(settings: Settings, model: str | None) -> "BaseModel | None"
         raise NotFound(
             f"The model {model!r} is not installed.",
             code="model_not_found",
-            mend="Fetch it with: tunesmith models pull",
+            mend=FIND_MODELS,
         )
     return base

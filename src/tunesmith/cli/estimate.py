@@ -1,7 +1,6 @@
 """``tunesmith files estimate``: what a job on a file will take."""
 
 from decimal import Decimal
-from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
@@ -9,9 +8,9 @@ from cyclopts import Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
+from tunesmith.cli.data_paths import is_id, local_file
 from tunesmith.cli.jobs import given
 from tunesmith.cli.objects import Answer, Document, Money, Quote
-from tunesmith.core.errors import InvalidRequest
 from tunesmith.core.settings import load_settings
 
 MAX_PUBLISHED = 4
@@ -28,6 +27,7 @@ def estimate(
     validation_split: float | None = None,
     training: Literal["lora", "full"] | None = None,
     lora_r: int | None = None,
+    completions: Literal["chat", "plain"] | None = None,
     as_json: show.AsJson = False,
 ) -> None:
     """Say what a job on a file will take: tokens and money exactly, time and memory about.
@@ -54,10 +54,13 @@ def estimate(
         Train an adapter, or all weights.
     lora_r
         The adapter's rank.
+    completions
+        How rows of prompt and completion are trained: as a question and its answer, or as raw text.
     """
-    extra = given({"validation_split": validation_split, "training": training, "lora_r": lora_r})
+    options = {"validation_split": validation_split, "training": training, "lora_r": lora_r}
+    extra = given({**options, "completions": completions})
     chosen = given({"n_epochs": epochs, "batch_size": batch_size})
-    if _is_id(file):
+    if is_id(file):
         body: Document = {
             "model": model,
             "training_file": file,
@@ -78,24 +81,13 @@ def _estimate_here(
 ) -> Answer[Quote]:
     from tunesmith.jobs.service import JobRequest, estimate_files
 
-    train = _existing(file)
-    valid = None if validation_file is None else _existing(validation_file)
+    train = local_file(file)
+    valid = None if validation_file is None else local_file(validation_file)
     request = JobRequest(
         model=model, training_file=file, validation_file=validation_file, seed=seed, extra=extra, **chosen
     )
     document = msgspec.json.encode(estimate_files(load_settings(), request, train, valid))
     return Answer(msgspec.json.decode(document, type=Quote), document)
-
-
-def _existing(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not path.is_file():
-        raise InvalidRequest(f"There is no file {name}.", mend="Give a path, or the id of an uploaded file.")
-    return path
-
-
-def _is_id(name: str) -> bool:
-    return name.startswith("file-") and not Path(name).exists()
 
 
 def _show_quote(quote: Quote) -> None:

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
+from tunesmith.cli.data_paths import local_file
 from tunesmith.cli.objects import DataFile, FileObject, Page
 from tunesmith.core.settings import load_settings
 
@@ -22,7 +23,7 @@ app.command(
     "tunesmith.cli.check:check",
     help="Check a data file: every row, every fault, the tokens.\n\n"
     "A path is checked on this machine, without a server; a file's id by the server that has it. The exit status is 1 "
-    "when a row has an error.",
+    "when something would stop a job.",
 )
 app.command(
     "tunesmith.cli.preview:preview",
@@ -53,8 +54,9 @@ def upload(path: Path, *, purpose: str = "fine-tune", as_json: show.AsJson = Fal
     purpose
         What it is for.
     """
+    file = local_file(str(path))
     with Client.from_settings(load_settings()) as client:
-        show.answer(client.upload_file(path, purpose), as_json, _show_file)
+        show.answer(client.upload_file(file, purpose), as_json, _show_file)
 
 
 @app.command(name="list")

@@ -1,12 +1,12 @@
 """``tunesmith jobs``: create, list, show, watch, cancel, pause, resume, events, checkpoints."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from tunesmith.cli import show
 from tunesmith.cli.client import Client
+from tunesmith.cli.data_paths import is_id, local_file
 from tunesmith.cli.objects import Checkpoint, Document, Event, Job, JobCost, Money, Page
 from tunesmith.cli.watch import watch_job
 from tunesmith.core.errors import InvalidRequest
@@ -233,10 +233,7 @@ def _act(job_id: str, action: str, as_json: bool) -> None:
 
 
 def _file_id(client: Client, id_or_path: str) -> str:
-    path = Path(id_or_path).expanduser()
-    if id_or_path.startswith("file-") and not path.exists():
-        return id_or_path
-    return client.upload_file(path).value.id
+    return id_or_path if is_id(id_or_path) else client.upload_file(local_file(id_or_path)).value.id
 
 
 def given(values: Document) -> Document:

@@ -1,5 +1,6 @@
 """The ``tunesmith`` command: its tree, and the process edge. A command's module is imported only when it is used."""
 
+import errno
 import os
 import sys
 
@@ -10,6 +11,8 @@ from tunesmith.core.errors import TunesmithError
 
 FAILED, MISUSED, INTERRUPTED = 1, 2, 130
 """Exit statuses; 0 is success."""
+_OPTION_NAMES = {"fixes": "fix", "lines": "line", "n_epochs": "epochs", "rules": "rule"}
+"""Of parameters that have another name than their option."""
 
 app = App(
     name="tunesmith",
@@ -52,7 +55,7 @@ def run(arguments: list[str]) -> int:
     except CycloptsError as error:
         return _fail(f"{error} See: {_help_command(arguments)}", MISUSED)
     except TunesmithError as error:
-        return _fail(str(error), FAILED)
+        return _fail(_with_option(error, arguments), FAILED)
     except KeyboardInterrupt:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
@@ -60,13 +63,27 @@ def run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
     except OSError as error:
-        return _fail(f"{error.strerror or error}: {error.filename}" if error.filename else str(error), FAILED)
+        return _fail(_system_error(error), FAILED)
     return status if isinstance(status, int) else 0
 
 
 def _fail(message: str, status: int) -> int:
     sys.stderr.write(f"tunesmith: {' '.join(message.split())}\n")
     return status
+
+
+def _with_option(error: TunesmithError, arguments: list[str]) -> str:
+    """With the option that it is about, where that was given."""
+    name = (error.param or "").rpartition(".")[2]
+    option = "--" + _OPTION_NAMES.get(name, name).replace("_", "-")
+    is_given = any(argument.partition("=")[0] == option for argument in arguments)
+    return f"{option}: {error}" if is_given else str(error)
+
+
+def _system_error(error: OSError) -> str:
+    what = f"{error.strerror or error}: {error.filename}" if error.filename else str(error)
+    is_full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return f"{what}. Make room there, or name a path on another disk." if is_full else what
 
 
 def _help_command(arguments: list[str]) -> str:

@@ -112,19 +112,19 @@ def _mend_here(
     from tunesmith.data.mend import mend as mend_data
     from tunesmith.data.mend import token_errors
 
-    out = new_path(output or path.with_name(derived_name(path.name, "mended")))
+    out = new_path(output or path.with_name(derived_name(path.name, "mended")), "--output")
     with progress_bar("mending") as progress:
         if rules is not None:
             lines = sorted({*(lines or ()), *_lines_with(settings, path, rules, view, progress)})
         judges = "drop_rows" in fixes and lines is None
         found = find_tokenizer(settings, view.model, view.completions) if judges else None
         errors = token_errors(*found) if found else None
-        summary = mend_data(path, out, fixes, lines=lines, row_errors=errors, progress=progress)
+        summary = mend_data(path, out, fixes, lines=lines, row_errors=errors, must_change=True, progress=progress)
     if as_json:
         show.json_object({"output": str(out), "summary": summary})
         return
     _show_summary(summary)
-    show.line(f"{out} is written" + (", the same as before: nothing was to be mended" if summary.is_unchanged else ""))
+    show.line(f"{out} is written")
 
 
 def _lines_with(settings: Settings, path: Path, rules: list[str], view: _View, progress: "Progress | None") -> set[int]:
@@ -157,10 +157,9 @@ def _lines_with(settings: Settings, path: Path, rules: list[str], view: _View, p
 
 
 def _show_summary(summary: "MendSummary") -> None:
-    show.line(
-        f"{summary.num_rows_before:,} rows: {summary.num_changed:,} changed, {summary.num_dropped:,} dropped, "
-        f"{summary.num_rows_after:,} left"
-    )
+    before = show.count(summary.num_rows_before, "row")
+    changes = f"{summary.num_changed:,} changed, {summary.num_dropped:,} dropped, {summary.num_rows_after:,} left"
+    show.line(f"{before}: {changes}")
     if summary.num_unreadable_rows:
         num = summary.num_unreadable_rows
         show.line(

@@ -16,7 +16,7 @@ from tunesmith.core.settings import Settings, load_settings
 if TYPE_CHECKING:
     from tunesmith.data.preview import Preview, PreviewSequence
 
-COLOURS = {"trained": "\x1b[32m", "context": "", "special": "\x1b[2m"}
+COLOURS = {"trained": "\x1b[32m", "rejected": "\x1b[31m", "context": "", "special": "\x1b[2m"}
 PLAIN = "\x1b[0m"
 
 
@@ -72,10 +72,12 @@ def _preview_here(
 
 
 def _show_preview(shown: "Preview") -> None:
-    show.line(f"line {shown.line}, {shown.kind}: {shown.num_tokens:,} tokens, {shown.num_supervised_tokens:,} learned")
+    num_learned = sum(part.num_supervised_tokens for part in shown.sequences if part.output != "rejected")
+    learned = f"{num_learned:,} {'preferred' if shown.kind == 'preference' else 'learned'}"
+    show.line(f"line {shown.line}, {shown.kind}: {show.count(shown.num_tokens, 'token')}, {learned}")
     for number, sequence in enumerate(shown.sequences, start=1):
         if len(shown.sequences) > 1:
-            show.line(f"\nsequence {number}: {sequence.num_tokens:,} tokens")
+            show.line(f"\n{sequence.output or f'sequence {number}'}: {show.count(sequence.num_tokens, 'token')}")
         _show_sequence(sequence)
     show.line(f"\ndigest {shown.digest}")
 
@@ -93,4 +95,4 @@ def _show_sequence(sequence: "PreviewSequence") -> None:
         show.line("")
     left = sequence.num_tokens - len(sequence.tokens)
     if left:
-        show.line(f"and {left:,} more tokens")
+        show.line(f"and {show.count(left, 'more token')}")

@@ -99,5 +99,10 @@ def duration(seconds: float) -> str:
     return f"{whole // 3600}h{whole % 3600 // 60:02d}m"
 
 
+def count(amount: int, word: str) -> str:
+    """For instance ``1 row``, ``1,200 rows``."""
+    return f"{amount:,} {word}" if amount == 1 else f"{amount:,} {word}s"
+
+
 def number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"

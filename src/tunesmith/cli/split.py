@@ -83,7 +83,7 @@ def _split_here(
     from tunesmith.data.split_file import split_file
 
     outs = [
-        new_path(given or path.with_name(derived_name(path.name, word)))
+        new_path(given or path.with_name(derived_name(path.name, word)), f"--{word}")
         for given, word in ((train, "train"), (valid, "valid"))
     ]
     with progress_bar("splitting") as progress:
@@ -97,9 +97,10 @@ def _split_here(
 
 def _show_summary(summary: "SplitSummary") -> None:
     fewer = f", {summary.num_valid_asked:,} were asked for" if summary.num_valid < summary.num_valid_asked else ""
-    show.line(f"{summary.num_rows:,} rows: {summary.num_train:,} to train on, {summary.num_valid:,} held out{fewer}")
+    rows = show.count(summary.num_rows, "row")
+    show.line(f"{rows}: {summary.num_train:,} to train on, {summary.num_valid:,} held out{fewer}")
     if summary.num_alike:
         show.line(f"{summary.num_alike:,} rows have their like in the file, on the same side")
     if summary.labels:
-        rows = [(label.answer, f"{label.num_train}", f"{label.num_valid}") for label in summary.labels]
-        show.table(("label", "train", "valid"), rows)
+        labels = [(label.answer, f"{label.num_train}", f"{label.num_valid}") for label in summary.labels]
+        show.table(("label", "train", "valid"), labels)

@@ -12,7 +12,7 @@ from typing import Literal
 
 import msgspec
 
-from tunesmith.catalog.models import base_dir, embedded_model, find_base_model, is_installed
+from tunesmith.catalog.models import FIND_MODELS, base_dir, embedded_model, find_base_model, is_installed
 from tunesmith.core.errors import NotFound
 from tunesmith.core.settings import Settings, load_settings
 from tunesmith.data.content.rows import RowRules
@@ -131,7 +131,7 @@ def _target(
                 f"The model {model!r} is not installed.",
                 code="model_not_found",
                 param="model",
-                mend="See the installed ones with: tunesmith models list.",
+                mend=FIND_MODELS,
             )
         tokenizer = RowTokenizer.from_dir(base_dir(settings, base.id), completions=completions)
         model, limit = base.id, min(limit or base.context_tokens, base.context_tokens)

@@ -26,6 +26,7 @@ from tunesmith.data.scan import scan
 from tunesmith.data.splice import Replacement, spliced
 from tunesmith.data.token_table import TableBuilder
 from tunesmith.data.tokens import RowTokenizer
+from tunesmith.data.writing import writing
 
 FIX_ORDER: tuple[FixName, ...] = ("normalise_roles", "strip", "mask_personal_data", "drop_rows", "deduplicate")
 MAX_DIFFS_PER_FIX = 3
@@ -93,22 +94,25 @@ def mend(
     *,
     lines: Collection[int] | None = None,
     row_errors: RowErrors | None = None,
+    must_change: bool = False,
     progress: Progress | None = None,
 ) -> MendSummary:
     """Write ``path`` with ``fixes`` applied to ``out``, which appears complete or not at all.
 
     ``drop_rows`` drops the rows at ``lines``; without them those that have an error of their own or by ``row_errors``.
-    Raises InvalidRequest for fixes that are none or unknown, lines without a row, and when no row would be left;
-    DataError for a file that is not text.
+    Raises InvalidRequest for fixes that are none or unknown, lines without a row, when no row would be left and, where
+    it ``must_change``, when nothing would; DataError for a file that is not text.
     """
     chosen = _chosen(fixes, lines)
     open_data_file(path).close()
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=".mend-") as folder:
+    with writing(path, out), tempfile.TemporaryDirectory(dir=out.parent, prefix=".mend-") as folder:
         mending, source = _Mending(chosen), path
         if set(chosen) & _EDITS.keys():
             source = Path(folder) / "edited.jsonl"
             mending.edit(path, source)
         mending.find_drops(source, None if lines is None else frozenset(lines), row_errors, progress)
+        if must_change:
+            _require_change(mending.summary())
         mended = Path(folder) / "mended.jsonl"
         mending.write(source, mended)
         mended.replace(out)
@@ -128,6 +132,18 @@ def _chosen(fixes: Sequence[FixName], lines: Collection[int] | None) -> list[Fix
             mend="Add drop_rows, or leave lines out.",
         )
     return [fix for fix in FIX_ORDER if fix in fixes]
+
+
+def _require_change(summary: MendSummary) -> None:
+    if summary.is_unchanged:
+        num = summary.num_unreadable_rows
+        raise InvalidRequest(
+            "These fixes change nothing in the file, so no new file was made."
+            + (f" Rows that could not be read: {num:,}." if num else ""),
+            param="fixes",
+            code="nothing_to_mend",
+            mend="Choose the fixes that the report's groups name.",
+        )
 
 
 _EDITS: dict[FixName, Callable[[bytes], Edited | None]] = {

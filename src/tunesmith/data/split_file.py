@@ -23,6 +23,7 @@ from tunesmith.data.sets.labels import Labels, label_of
 from tunesmith.data.sets.near_duplicates import near_duplicate_groups
 from tunesmith.data.split import num_held_out_rows
 from tunesmith.data.split_plan import plan_split
+from tunesmith.data.writing import writing
 
 DEFAULT_SHARE = 0.2
 MAX_COMPARED_CHARS = 128 * 2**20
@@ -70,6 +71,8 @@ def split_file(
     be fulfilled, DataError for a file with a bad row, by its line.
     """
     _require_sense(share, count, seed)
+    if out_train.resolve() == out_valid.resolve():
+        raise _refusal("Both sides have the same path.", "valid", "Give each a path of its own.")
     rows = _read(path, progress)
     num_valid = _num_valid(len(rows.lines), share, count)
     alike_by, groups = _groups(rows)
@@ -207,10 +210,12 @@ def _label_splits(rows: _Rows, chosen: set[int]) -> list[LabelSplit] | None:
 
 def _write(path: Path, out_train: Path, out_valid: Path, held_out: set[int]) -> None:
     with (
-        tempfile.TemporaryDirectory(dir=out_train.parent, prefix=".split-") as folder,
+        writing(path, out_train),
+        tempfile.TemporaryDirectory(dir=out_train.parent, prefix=".split-") as train_folder,
+        tempfile.TemporaryDirectory(dir=out_valid.parent, prefix=".split-") as valid_folder,
         open_data_file(path) as source,
     ):
-        parts = [Path(folder) / "train.jsonl", Path(folder) / "valid.jsonl"]
+        parts = [Path(train_folder) / "train.jsonl", Path(valid_folder) / "valid.jsonl"]
         with parts[0].open("wb") as train, parts[1].open("wb") as valid:
             for number, raw in each_line(source):
                 assert raw is not None, "too long a line is an error"

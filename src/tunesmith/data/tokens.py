@@ -162,8 +162,8 @@ class RowTokenizer:
                 "The row is a prompt with its completion, and the model is a chat model.",
                 line=line,
                 code="completion_for_chat_model",
-                mend='Set "tunesmith": {"completions": "chat"} in the job: the prompt becomes the user\'s message and '
-                "the completion the assistant's.",
+                mend='Set "tunesmith": {"completions": "chat"} in the job, --completions chat on the command line: the '
+                "prompt becomes the user's message and the completion the assistant's.",
             )
         prompt, completion = self.encode(row.prompt), [*self.encode(row.completion), self._eos_id]
         return TokenSequence.of(line, prompt + completion, [False] * len(prompt) + [True] * len(completion))

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from tunesmith.core.errors import InvalidRequest
+from tunesmith.data.notes import plain_words
 
 Auto = Literal["auto"]
 
@@ -74,7 +75,10 @@ def parse_extra(extra: dict[str, Any]) -> JobExtra:
         return msgspec.convert(extra, JobExtra)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$")
-        raise InvalidRequest(f"{what}.", code="invalid_value", param=f"tunesmith{where.rstrip('`')}") from None
+        name = where.strip(".`")
+        raise InvalidRequest(
+            f"{name} is {extra.get(name)!r}. {plain_words(what)}.", code="invalid_value", param=f"tunesmith.{name}"
+        ) from None
 
 
 def check_request(request: JobRequest) -> JobExtra:

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy.orm import Session
 
 from tunesmith.catalog.fetch import sha256_of
-from tunesmith.catalog.models import BaseModel, find_base_model, is_installed
+from tunesmith.catalog.models import FIND_MODELS, BaseModel, find_base_model, is_installed
 from tunesmith.core.clock import unix_now_s
 from tunesmith.core.errors import Conflict, InvalidRequest, NotFound
 from tunesmith.core.ids import new_id
@@ -211,7 +211,7 @@ def _installed_base(settings: Settings, name: str) -> BaseModel:
             f"Model {name} is not available for fine-tuning or does not exist.",
             code="model_not_available",
             param="model",
-            mend="GET /models lists what is there.",
+            mend=FIND_MODELS,
         )
     if not is_installed(settings, base.id):
         raise InvalidRequest(

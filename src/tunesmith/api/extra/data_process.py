@@ -143,7 +143,15 @@ def run(task: Task, say: Speaker) -> bytes:
             errors = token_errors(task.model.tokenizer(), task.model.limit_tokens) if task.model else None
             out = Path(task.out)
             return msgspec.json.encode(
-                mend(Path(task.path), out, task.fixes, lines=task.lines, row_errors=errors, progress=say.progress)
+                mend(
+                    Path(task.path),
+                    out,
+                    task.fixes,
+                    lines=task.lines,
+                    row_errors=errors,
+                    must_change=True,
+                    progress=say.progress,
+                )
             )
         case SplitTask():
             outs = Path(task.out_train), Path(task.out_valid)

@@ -12,7 +12,7 @@ from tunesmith.api.extra.data_process import MendTask, SplitTask
 from tunesmith.api.extra.reports import Running
 from tunesmith.api.wire.datasets import MendBody, MendLineage, MendResult, SplitBody, SplitLineage, SplitResult
 from tunesmith.api.wire.schema import json_response
-from tunesmith.core.errors import Conflict, InvalidRequest
+from tunesmith.core.errors import Conflict
 from tunesmith.data.mend import MendSummary
 from tunesmith.data.split_file import SplitSummary
 from tunesmith.store.tables import FileRow
@@ -35,7 +35,6 @@ def mend(file_id: str, body: MendBody, services: ServicesDep) -> Response:
             model=check.model if "drop_rows" in body.fixes and lines is None else None,
         )
         summary = msgspec.json.decode(services.data_tasks.run(task), type=MendSummary)
-        _require_change(summary)
         lineage = msgspec.to_builtins(_mend_lineage(body, check, summary))
         (made,) = services.data_files.keep(parent, [(out, "mended")], lambda _: [lineage])
     return json_document(msgspec.json.encode(MendResult(file=_document(services, made), summary=summary)))
@@ -82,18 +81,6 @@ def _lines_to_drop(check: Check, body: MendBody) -> list[int] | None:
         )
     lines = {line for rule in body.rules for line in found.findings.lines_with(rule, 0)}
     return sorted(lines | set(body.lines or ()))
-
-
-def _require_change(summary: MendSummary) -> None:
-    if summary.is_unchanged:
-        num = summary.num_unreadable_rows
-        raise InvalidRequest(
-            "These fixes change nothing in the file, so no new file was made."
-            + (f" Rows that could not be read: {num:,}." if num else ""),
-            param="fixes",
-            code="nothing_to_mend",
-            mend="Choose the fixes that the report's groups name.",
-        )
 
 
 def _mend_lineage(body: MendBody, check: Check, summary: MendSummary) -> MendLineage:
